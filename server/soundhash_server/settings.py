@@ -1,0 +1,166 @@
+"""Every setting of the platform, in one place.
+
+Each field is read from the environment variable ``SOUNDHASH_<FIELD NAME IN CAPITALS>``;
+a value that cannot be read is refused at start with the variable's name and what it must be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+
+PREFIX = "SOUNDHASH_"
+
+
+class SettingsError(ValueError):
+    """A setting cannot be used; the message names the variable and says what it must be."""
+
+
+def setting(default: object, doc: str, *, minimum: float | None = None) -> typing.Any:
+    """A documented setting; ``minimum`` bounds numbers from below."""
+    return field(default=default, metadata={"doc": doc, "minimum": minimum})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of server, workers and the embedded platform. Sizes in bytes, times in seconds."""
+
+    data_dir: Path = setting(
+        Path(platformdirs.user_data_dir("soundhash", appauthor=False)),
+        "Folder of everything that is kept: embedded database and queue, uploads, index volumes.",
+    )
+    database_url: str = setting(
+        "", "PostgreSQL 15+ URL. Empty: the embedded one (development, demo, tests)."
+    )
+    redis_url: str = setting("", "Redis or Valkey URL. Empty: the embedded one.")
+    host: str = setting("127.0.0.1", "Address to listen on.")
+    port: int = setting(50051, "TCP port to listen on; 0 picks a free one.", minimum=0)
+    tls_cert: str = setting("", "Path of the server's certificate chain (PEM). Empty: no TLS.")
+    tls_key: str = setting("", "Path of the server's private key (PEM).")
+    tls_client_ca: str = setting("", "Path of the CA (PEM) that clients must be signed by.")
+    database_pool_size: int = setting(10, "Connections to PostgreSQL a process.", minimum=2)
+    cpu_threads: int = setting(
+        0, "Threads for decoding and matching. 0: one a core.", minimum=0
+    )
+    max_pending_matches: int = setting(
+        64, "Clips that may wait or run at once; more get RESOURCE_EXHAUSTED.", minimum=1
+    )
+    max_uploads: int = setting(
+        64, "Uploads at once; further ones wait, then get RESOURCE_EXHAUSTED.", minimum=1
+    )
+    upload_wait_s: float = setting(30.0, "How long an upload waits for its turn.", minimum=0)
+    max_upload_bytes: int = setting(8 << 30, "Largest upload or download.", minimum=1)
+    max_media_s: float = setting(24 * 3600.0, "Longest recording that is ingested.", minimum=1)
+    max_clip_s: float = setting(600.0, "Longest clip of MatchClip.", minimum=1)
+    min_free_disk_bytes: int = setting(
+        256 << 20, "Uploads and downloads stop with DISK_FULL below this.", minimum=0
+    )
+    max_streams: int = setting(64, "MatchStream calls at once.", minimum=1)
+    stream_idle_s: float = setting(
+        30.0, "A stream or upload that sends nothing for this long is ended.", minimum=0.1
+    )
+    drain_s: float = setting(10.0, "How long calls may finish after SIGTERM.", minimum=0)
+    index_poll_s: float = setting(
+        1.0, "How often a server looks for changes of the catalogue, at the least.", minimum=0.05
+    )
+    index_seal_hours: float = setting(
+        20.0, "The live tail becomes a volume on disk at this many hours.", minimum=0.01
+    )
+    worker_concurrency: int = setting(
+        0, "Jobs a worker carries out at once. 0: two a core.", minimum=0
+    )
+    job_max_attempts: int = setting(5, "Attempts before a transient failure is final.", minimum=1)
+    job_lease_s: float = setting(
+        15.0, "A job whose worker is silent for this long is given to another.", minimum=1
+    )
+    retry_base_s: float = setting(2.0, "First retry delay; doubles each time.", minimum=0.01)
+    retry_cap_s: float = setting(600.0, "Longest retry delay.", minimum=0.01)
+    sweep_s: float = setting(2.0, "How often overdue jobs are woken again.", minimum=0.05)
+    allow_private_urls: bool = setting(
+        False, "Allow fetching from loopback, private and link-local addresses."
+    )
+    log_format: str = setting("console", "Log output: console or json.")
+    log_level: str = setting("info", "Log level: debug, info, warning or error.")
+
+    @classmethod
+    def from_env(
+        cls, env: Mapping[str, str] | None = None, **overrides: object
+    ) -> Settings:
+        """Reads the environment; ``overrides`` that are not None win over it.
+
+        Raises SettingsError for a value of the wrong form or out of range.
+        """
+        source = os.environ if env is None else env
+        values: dict[str, object] = {}
+        hints = typing.get_type_hints(cls)
+        for spec in dataclasses.fields(cls):
+            given = overrides.get(spec.name)
+            if given is not None:
+                values[spec.name] = given
+                continue
+            variable = PREFIX + spec.name.upper()
+            if variable in source and source[variable] != "":
+                values[spec.name] = _parse(variable, source[variable], hints[spec.name])
+        for spec in dataclasses.fields(cls):
+            minimum = spec.metadata["minimum"]
+            value = values.get(spec.name)
+            if minimum is not None and value is not None and value < minimum:  # type: ignore[operator]
+                raise SettingsError(
+                    f"{PREFIX}{spec.name.upper()} is {value}; it must be at least {minimum}."
+                )
+        return cls(**values)  # type: ignore[arg-type]
+
+    @property
+    def effective_cpu_threads(self) -> int:
+        return self.cpu_threads or os.cpu_count() or 1
+
+    @property
+    def effective_worker_concurrency(self) -> int:
+        return self.worker_concurrency or 2 * (os.cpu_count() or 1)
+
+    @property
+    def uploads_dir(self) -> Path:
+        """Received media, named by their SHA-256, until their job is done."""
+        return self.data_dir / "uploads"
+
+    @property
+    def index_dir(self) -> Path:
+        """Volumes of the match index; may be deleted while no server runs."""
+        return self.data_dir / "index"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Downloads in progress; always emptied."""
+        return self.data_dir / "scratch"
+
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+def _parse(variable: str, text: str, kind: type) -> object:
+    try:
+        if kind is bool:
+            lowered = text.lower()
+            if lowered in _TRUE:
+                return True
+            if lowered in _FALSE:
+                return False
+            raise ValueError
+        if kind is Path:
+            return Path(text).expanduser()
+        if kind is float:
+            number = float(text)
+            if number != number:
+                raise ValueError
+            return number
+        return kind(text)
+    except ValueError:
+        name = {bool: "1 or 0", int: "a whole number", float: "a number"}.get(kind, kind.__name__)
+        raise SettingsError(f"{variable} is {text!r}; it must be {name}.") from None
