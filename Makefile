@@ -1,16 +1,81 @@
-# One task runner. `make demo` and `make test` need Python >= 3.11, git and make.
+# The one task runner. `make demo` and `make test` need Python >= 3.11, git and make; nothing else.
+.DEFAULT_GOAL := help
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-PROTOS := $(shell find proto -name '*.proto')
-GENERATED := clients/python
+BIN := .venv/bin
+READY := .venv/.ready
+CLIENT := clients/python
+PROTOC := ../$(BIN)/python -m grpc_tools.protoc -I. \
+	--plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy \
+	--plugin=protoc-gen-mypy_grpc=../$(BIN)/protoc-gen-mypy_grpc
+
+.PHONY: help
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+# uv resolves and installs in seconds what pip takes a minute for; it lives in the environment.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "SoundHash needs Python 3.11 or later; set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+		{ echo "cannot make .venv (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m soundhash_engine.warm
+	@touch $@
+
+.PHONY: setup
+setup: $(READY) ## make the environment in .venv
+
+.PHONY: demo
+demo: $(READY) ## the main job on real processes; MEDIA=folder uses your recordings
+	@$(BIN)/python -m clients.python.examples.demo $(if $(MEDIA),--media '$(MEDIA)') $(if $(DATA),--data-dir '$(DATA)')
+
+.PHONY: test
+test: $(READY) ## the whole test suite
+	$(BIN)/python -m pytest $(TESTS)
+
+.PHONY: check
+check: $(READY) ## lint, types, import borders, proto style, generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code --path proto/soundhash
+	$(MAKE) --no-print-directory drift
+
+.PHONY: format
+format: $(READY) ## format Python and proto
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format -w --path proto/soundhash
 
 .PHONY: proto
-proto: $(VENV)/.ready ## regenerate the committed gRPC code from proto/
-	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. \
-		--plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy \
-		--plugin=protoc-gen-mypy_grpc=../$(BIN)/protoc-gen-mypy_grpc \
-		--python_out=../$(GENERATED) --grpc_python_out=../$(GENERATED) \
-		--mypy_out=quiet:../$(GENERATED) --mypy_grpc_out=quiet:../$(GENERATED) \
-		$$(find . -name '*.proto' | sort)
-	rm -f $(GENERATED)/buf/validate/validate_pb2_grpc.py*
+proto: $(READY) ## make the committed gRPC code anew from proto/
+	$(MAKE) --no-print-directory generate INTO=$(CLIENT)
+
+.PHONY: drift
+drift: $(READY) ## fail when the committed gRPC code is not what proto/ makes
+	@rm -rf build/drift && mkdir -p build/drift
+	@$(MAKE) --no-print-directory generate INTO=build/drift
+	@diff -r -x __pycache__ build/drift/soundhash/v1 $(CLIENT)/soundhash/v1 && \
+		diff -r -x __pycache__ build/drift/buf $(CLIENT)/buf && echo "generated code: no drift" || \
+		{ echo "generated code has drifted: run make proto"; exit 1; }
+
+.PHONY: generate
+generate:
+	@cd proto && $(PROTOC) --python_out=../$(INTO) --mypy_out=quiet:../$(INTO) \
+		buf/validate/validate.proto
+	@cd proto && $(PROTOC) --python_out=../$(INTO) --grpc_python_out=../$(INTO) \
+		--mypy_out=quiet:../$(INTO) --mypy_grpc_out=quiet:../$(INTO) soundhash/v1/*.proto
+
+.PHONY: lock
+lock: ## resolve the pins of constraints.txt anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \
+		--no-header --no-annotate --no-emit-index-url --no-emit-package soundhash \
+		pyproject.toml -o constraints.txt
+	@echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" >> constraints.txt
+
+.PHONY: clean
+clean: ## remove the environment and everything built
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -7,6 +7,7 @@ a value that cannot be read is refused at start with the variable's name and wha
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import typing
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from pathlib import Path
 import platformdirs
 
 PREFIX = "SOUNDHASH_"
+DEFAULT_DATA_DIR = Path(platformdirs.user_data_dir("soundhash", appauthor=False))
 
 
 class SettingsError(ValueError):
@@ -32,7 +34,7 @@ class Settings:
     """Settings of server, workers and the embedded platform. Sizes in bytes, times in seconds."""
 
     data_dir: Path = setting(
-        Path(platformdirs.user_data_dir("soundhash", appauthor=False)),
+        DEFAULT_DATA_DIR,
         "Folder of everything that is kept: embedded database and queue, uploads, index volumes.",
     )
     database_url: str = setting(
@@ -45,9 +47,7 @@ class Settings:
     tls_key: str = setting("", "Path of the server's private key (PEM).")
     tls_client_ca: str = setting("", "Path of the CA (PEM) that clients must be signed by.")
     database_pool_size: int = setting(10, "Connections to PostgreSQL a process.", minimum=2)
-    cpu_threads: int = setting(
-        0, "Threads for decoding and matching. 0: one a core.", minimum=0
-    )
+    cpu_threads: int = setting(0, "Threads for decoding and matching. 0: one a core.", minimum=0)
     max_pending_matches: int = setting(
         64, "Clips that may wait or run at once; more get RESOURCE_EXHAUSTED.", minimum=1
     )
@@ -89,15 +89,13 @@ class Settings:
     log_level: str = setting("info", "Log level: debug, info, warning or error.")
 
     @classmethod
-    def from_env(
-        cls, env: Mapping[str, str] | None = None, **overrides: object
-    ) -> Settings:
+    def from_env(cls, env: Mapping[str, str] | None = None, **overrides: object) -> Settings:
         """Reads the environment; ``overrides`` that are not None win over it.
 
         Raises SettingsError for a value of the wrong form or out of range.
         """
         source = os.environ if env is None else env
-        values: dict[str, object] = {}
+        values: dict[str, typing.Any] = {}
         hints = typing.get_type_hints(cls)
         for spec in dataclasses.fields(cls):
             given = overrides.get(spec.name)
@@ -110,11 +108,11 @@ class Settings:
         for spec in dataclasses.fields(cls):
             minimum = spec.metadata["minimum"]
             value = values.get(spec.name)
-            if minimum is not None and value is not None and value < minimum:  # type: ignore[operator]
+            if minimum is not None and value is not None and value < minimum:
                 raise SettingsError(
                     f"{PREFIX}{spec.name.upper()} is {value}; it must be at least {minimum}."
                 )
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**values)
 
     @property
     def effective_cpu_threads(self) -> int:
@@ -157,7 +155,7 @@ def _parse(variable: str, text: str, kind: type) -> object:
             return Path(text).expanduser()
         if kind is float:
             number = float(text)
-            if number != number:
+            if math.isnan(number):
                 raise ValueError
             return number
         return kind(text)
