@@ -1,0 +1,55 @@
+"""From evidence to one score, and from the score to a probability.
+
+The score is linear in the evidence; its weights are a logistic regression's, fitted by
+``tests/eval/fit_score.py`` on places that were right against the best wrong ones, the wrong ones
+including music of the same kind (each clip with its own recording removed).
+"""
+
+import math
+
+from soundhash_engine.verify import Evidence
+
+WEIGHT_LZ = 2.652
+WEIGHT_UZ = 1.256
+WEIGHT_PATCH = 14.165
+WEIGHT_IDENTITY = 0.542
+BIAS = -13.639
+
+MATCH_SCORE = 3.0
+"""A match: from this score on, plus the catalogue term, an answer is given."""
+PUBLISH_SCORE = 4.0
+"""Sure enough to be said in public (bots), plus the catalogue term."""
+CALIBRATION_SLOPE = 0.923
+CALIBRATION_BIAS = -0.944
+CALIBRATION_HOURS = 6.06
+"""Hours indexed when the calibration was measured."""
+CATALOGUE_SLOPE = 0.48
+"""Score that each doubling of the catalogue costs: more music, better wrong places."""
+
+
+def score(evidence: Evidence, *, identity: bool) -> float:
+    """The score s of one place; ``identity``: neither pitch nor tempo changed."""
+    return (
+        WEIGHT_LZ * evidence.lz
+        + WEIGHT_UZ * math.log(max(1.0, evidence.uz))
+        + WEIGHT_PATCH * evidence.overlap * evidence.rp
+        + WEIGHT_IDENTITY * identity
+        + BIAS
+    )
+
+
+def catalogue_term(hours: float) -> float:
+    """What is taken off a score in a catalogue of this size; negative for a smaller one."""
+    return CATALOGUE_SLOPE * math.log2(max(hours, 0.5) / CALIBRATION_HOURS)
+
+
+def confidence(score: float, hours: float) -> float:
+    """Probability, 0 … 1, that the best answer with this score is right."""
+    x = CALIBRATION_SLOPE * (score - catalogue_term(hours)) + CALIBRATION_BIAS
+    return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, x))))
+
+
+MATCH_CONFIDENCE = 1.0 / (1.0 + math.exp(-(CALIBRATION_SLOPE * MATCH_SCORE + CALIBRATION_BIAS)))
+"""Confidence of a score at the match threshold."""
+PUBLISH_CONFIDENCE = 1.0 / (1.0 + math.exp(-(CALIBRATION_SLOPE * PUBLISH_SCORE + CALIBRATION_BIAS)))
+"""Confidence of a score at the publish threshold."""

@@ -1,0 +1,219 @@
+"""Triples of landmarks and their keys: what the index stores and what a query asks.
+
+A triple is an anchor ``a`` and two targets with ``t_a < t_b <= t_c``. Its key holds the
+anchor's frequency cell, the two frequency differences and the two time differences. A change of
+pitch moves only the anchor's cell, a change of tempo only the two times, so a query under a
+hypothesis (pitch ``p`` bins, tempo ``v``) needs no other landmarks, only other keys.
+
+Both sides work on landmarks rounded to half frames and quarter bins; half a rounding step is added
+before flooring, so that the rounded values lie symmetrically in their cells (measured: soft
+margins do what they say only with it).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundhash_engine.jit import kernel
+from soundhash_engine.params import PARAMS, Params
+from soundhash_engine.types import Landmarks
+
+SHIFT_X = 28
+SHIFT_Y1 = 21
+SHIFT_Y2 = 14
+SHIFT_Z1 = 7
+Y_OFFSET = 64
+FIELD_CELLS = 128
+"""Every field of a key has 7 bits: cells outside are not keys."""
+
+
+@kernel
+def mix64(key: np.int64) -> np.uint64:
+    """Spread a packed key over 64 bits (the finaliser of splitmix64)."""
+    h = np.uint64(key) + np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+@kernel
+def strongest_targets(
+    time: NDArray[np.int32],
+    bins: NDArray[np.int16],
+    strength: NDArray[np.uint8],
+    min_half_frames: float,
+    max_half_frames: float,
+    max_quarter_bins: int,
+    n_targets: int,
+    targets: NDArray[np.int32],
+    counts: NDArray[np.int32],
+) -> None:
+    """For each landmark the strongest landmarks after it, as indices in rising order.
+
+    ``time``, ``bins``, ``strength``: n landmarks sorted by (time, bin). ``targets`` (n x n_targets)
+    and ``counts`` (n) are filled. Equal strengths: the earlier landmark wins.
+    """
+    n = time.shape[0]
+    chosen = np.empty(n_targets, np.int32)
+    first = 0
+    for a in range(n):
+        first = max(first, a + 1)
+        while first < n and time[first] - time[a] < min_half_frames:
+            first += 1
+        k = 0
+        for b in range(first, n):
+            if time[b] - time[a] > max_half_frames:
+                break
+            if abs(np.int32(bins[b]) - np.int32(bins[a])) > max_quarter_bins:
+                continue
+            s = np.int32(strength[b])
+            if k == n_targets:
+                # The list is in index order: drop the weakest, the latest of equals.
+                weakest = 0
+                for i in range(1, k):
+                    if chosen[i] <= chosen[weakest]:
+                        weakest = i
+                if s <= chosen[weakest]:
+                    continue
+                for i in range(weakest, k - 1):
+                    chosen[i] = chosen[i + 1]
+                    targets[a, i] = targets[a, i + 1]
+                k -= 1
+            chosen[k] = s
+            targets[a, k] = b
+            k += 1
+        counts[a] = k
+
+
+@kernel
+def reference_kernel(
+    time: NDArray[np.int32],
+    bins: NDArray[np.int16],
+    targets: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    cell_eighth_bins: int,
+    cell_quarter_frames: int,
+    hashes: NDArray[np.uint64],
+    anchors: NDArray[np.int32],
+) -> int:
+    """Write the hash and the anchor's time of every reference triple; return their number."""
+    out = 0
+    for a in range(time.shape[0]):
+        fa = np.int64(bins[a])
+        x = (2 * fa + 1) // cell_eighth_bins
+        for i in range(counts[a]):
+            b = targets[a, i]
+            y1 = (2 * (np.int64(bins[b]) - fa) + 1) // cell_eighth_bins + Y_OFFSET
+            z1 = (2 * np.int64(time[b] - time[a]) + 1) // cell_quarter_frames
+            for j in range(i + 1, counts[a]):
+                c = targets[a, j]
+                y2 = (2 * (np.int64(bins[c]) - fa) + 1) // cell_eighth_bins + Y_OFFSET
+                z2 = (2 * np.int64(time[c] - time[a]) + 1) // cell_quarter_frames
+                hashes[out] = mix64(
+                    (x << SHIFT_X) | (y1 << SHIFT_Y1) | (y2 << SHIFT_Y2) | (z1 << SHIFT_Z1) | z2
+                )
+                anchors[out] = time[a]
+                out += 1
+    return out
+
+
+def reference_triples(
+    landmarks: Landmarks, params: Params = PARAMS
+) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """Hashes (uint64) and anchor times (half frames) of a recording's triples, in order of time.
+
+    Only landmarks of rank below ``triple_rank_limit`` take part: about 41 triples a second.
+    """
+    search = params.search
+    keep = landmarks.rank < search.triple_rank_limit
+    time = landmarks.time[keep]
+    bins = landmarks.bin[keep]
+    n, n_targets = len(time), search.triple_targets
+    targets = np.empty((n, n_targets), np.int32)
+    counts = np.empty(n, np.int32)
+    strongest_targets(
+        time,
+        bins,
+        landmarks.strength[keep],
+        2.0 * search.triple_min_dt_frames,
+        2.0 * search.triple_max_dt_frames,
+        4 * search.triple_max_df_bins,
+        n_targets,
+        targets,
+        counts,
+    )
+    most = n * n_targets * (n_targets - 1) // 2
+    hashes = np.empty(most, np.uint64)
+    anchors = np.empty(most, np.int32)
+    written = reference_kernel(
+        time,
+        bins,
+        targets,
+        counts,
+        round(8 * search.triple_bin_cell_bins),
+        round(4 * search.triple_time_cell_frames),
+        hashes,
+        anchors,
+    )
+    return hashes[:written], anchors[:written]
+
+
+@kernel
+def combine_targets(
+    strength: NDArray[np.uint8],
+    targets: NDArray[np.int32],
+    counts: NDArray[np.int32],
+    triples: NDArray[np.int32],
+    weights: NDArray[np.int32],
+) -> int:
+    """Write every (a, b, c) of the chosen targets and the sum of its strengths."""
+    out = 0
+    for a in range(counts.shape[0]):
+        for i in range(counts[a]):
+            b = targets[a, i]
+            for j in range(i + 1, counts[a]):
+                c = targets[a, j]
+                triples[out, 0] = a
+                triples[out, 1] = b
+                triples[out, 2] = c
+                weights[out] = np.int32(strength[a]) + np.int32(strength[b]) + np.int32(strength[c])
+                out += 1
+    return out
+
+
+def query_triples(
+    landmarks: Landmarks,
+    *,
+    n_targets: int,
+    stretch: float = 1.0,
+    limit: int | None = None,
+    params: Params = PARAMS,
+) -> NDArray[np.int32]:
+    """Triples of a clip, n x 3 indices (anchor, target, target) into its landmarks.
+
+    ``stretch``: the times of targets may be this much shorter or longer than the reference's, for
+    hypotheses of another tempo. ``limit`` keeps the triples with the largest sum of strengths.
+    """
+    search = params.search
+    n = len(landmarks)
+    targets = np.empty((n, n_targets), np.int32)
+    counts = np.empty(n, np.int32)
+    strongest_targets(
+        landmarks.time,
+        landmarks.bin,
+        landmarks.strength,
+        2.0 * search.triple_min_dt_frames / stretch,
+        2.0 * search.triple_max_dt_frames * stretch,
+        4 * search.triple_max_df_bins,
+        n_targets,
+        targets,
+        counts,
+    )
+    total = int((counts * (counts - 1) // 2).sum())
+    triples = np.empty((total, 3), np.int32)
+    weights = np.empty(total, np.int32)
+    combine_targets(landmarks.strength, targets, counts, triples, weights)
+    if limit is not None and total > limit:
+        # Stable, so that equal weights are kept from the front: the same clip, the same triples.
+        best = np.sort(np.argsort(-weights, kind="stable")[:limit])
+        triples = np.ascontiguousarray(triples[best])
+    return triples

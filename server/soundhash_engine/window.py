@@ -1,0 +1,309 @@
+"""One window of a clip against a snapshot: retrieve, align, refine, verify, in rounds.
+
+The first round asks only what clean and re-encoded clips need; each further round asks more. The
+search ends when the best answer convinces; only a clip that is not there pays for all rounds.
+"""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundhash_engine.align import align, refine
+from soundhash_engine.index import Snapshot
+from soundhash_engine.params import PARAMS, Params
+from soundhash_engine.score import score
+from soundhash_engine.search import (
+    IDENTITY,
+    Candidates,
+    Hypotheses,
+    narrow_hypotheses,
+    retrieve,
+    wide_hypotheses,
+)
+from soundhash_engine.types import Landmarks, QueryFeatures
+from soundhash_engine.verify import Evidence, Query, prepare, verify
+
+ALIGNMENT_LEAST = 4.5
+"""Candidates that coincide less sharply are not verified."""
+LOOP_SHARE = 0.8
+"""Candidates this near to the best alignment are verified too: loops and near copies."""
+MOST_LOOPS = 12
+SAME_PLACE_FRAMES = 16.0
+"""Candidates of one place: nearer than this to one another."""
+IDENTITY_PITCH_BINS = 0.3
+IDENTITY_TEMPO = 0.004
+"""A refined candidate this near to no change is verified as unchanged."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Round:
+    """One step of the search.
+
+    rank_limit, targets  landmarks of the clip that take part, and targets an anchor
+    triples_per_s        the strongest triples only, or None for all
+    margin               soft probes: share of a cell near its border, 0 for none
+    least_votes          a candidate has at least this many
+    aligned, verified    how many candidates go on
+    """
+
+    name: str
+    hypotheses: Hypotheses
+    rank_limit: int
+    targets: int
+    triples_per_s: int | None
+    margin: float
+    least_votes: int
+    aligned: int
+    verified: int
+
+
+ROUNDS = (
+    Round("identity", IDENTITY, 60, 10, 150, 0.0, 2, 100, 4),
+    Round("narrow", narrow_hypotheses(), 30, 10, 400, 0.0, 3, 300, 12),
+    Round("deep", IDENTITY, 60, 15, None, 0.15, 3, 500, 12),
+    Round("wide", wide_hypotheses(), 30, 10, None, 0.0, 3, 1000, 12),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hit:
+    """A verified place.
+
+    recording_id
+    position   frame of the recording at which the clip's centre lies
+    pitch      bins that the clip lies above the recording
+    tempo      seconds of the recording in a second of the clip
+    alignment  how sharply the landmarks coincide
+    identity   neither pitch nor tempo changed
+    """
+
+    recording_id: int
+    position: float
+    pitch: float
+    tempo: float
+    alignment: float
+    identity: bool
+    score: float
+    evidence: Evidence
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class WindowResult:
+    """All verified places of a window, best first, and the rounds that it took."""
+
+    hits: tuple[Hit, ...]
+    rounds: int
+
+
+def _at_rank(landmarks: Landmarks, limit: int) -> Landmarks:
+    if limit >= 60:
+        return landmarks
+    keep = landmarks.rank < limit
+    return Landmarks(
+        time=landmarks.time[keep],
+        bin=landmarks.bin[keep],
+        strength=landmarks.strength[keep],
+        rank=landmarks.rank[keep],
+        n_frames=landmarks.n_frames,
+    )
+
+
+class WindowSearch:
+    """The search for one window; holds what the rounds share."""
+
+    def __init__(
+        self, snapshot: Snapshot, features: QueryFeatures, params: Params = PARAMS
+    ) -> None:
+        self._snapshot = snapshot
+        self._landmarks = features.landmarks
+        self._features = features
+        self._params = params
+        self._query: Query | None = None
+        self._centre_half = float(features.landmarks.n_frames - 1)
+        self._hits: list[Hit] = []
+        self._tried: set[tuple[int, int, int, int]] = set()
+
+    def try_line(self, recording_id: int, position: float, pitch: float, tempo: float) -> None:
+        """Verify one place before any search: frame of the recording at the clip's centre."""
+        found = self._snapshot.find(recording_id)
+        if found is None:
+            return
+        volume, row = found
+        at = next(i for i, v in enumerate(self._snapshot.volumes) if v is volume)
+        reach = 0.5 * self._landmarks.n_frames
+        if -reach < position < float(volume.n_frames[row]) + reach:
+            self._verify(at, row, position + float(volume.base_frame[row]), pitch, tempo, 0.0)
+
+    def run(self, sure: float) -> WindowResult:
+        """Search round by round until the best score reaches ``sure``."""
+        done = 0
+        while done < len(ROUNDS) and self._best() < sure:
+            self._round(ROUNDS[done])
+            done += 1
+        if done:
+            self._try_all_changes()
+        return WindowResult(
+            hits=tuple(sorted(self._hits, key=lambda h: (-h.score, h.recording_id, h.position))),
+            rounds=done,
+        )
+
+    def _best(self) -> float:
+        return max((hit.score for hit in self._hits), default=-np.inf)
+
+    def _round(self, step: Round) -> None:
+        seconds = self._landmarks.n_frames / self._params.frames_per_s
+        candidates = retrieve(
+            self._snapshot.volumes,
+            _at_rank(self._landmarks, step.rank_limit),
+            step.hypotheses,
+            centre_half_frames=self._centre_half,
+            n_targets=step.targets,
+            limit=None if step.triples_per_s is None else round(step.triples_per_s * seconds),
+            margin=step.margin,
+            least_votes=step.least_votes,
+            most=step.aligned,
+            params=self._params,
+        )
+        rows = self._rows(candidates)
+        alive = np.array(
+            [r >= 0 for r in rows.tolist()],
+            np.bool_,
+        )
+        candidates = candidates.take(np.flatnonzero(alive))
+        self._confirm(candidates, rows[alive], step.verified)
+
+    def _rows(self, candidates: Candidates) -> NDArray[np.int64]:
+        """Row of the recording at each candidate; −1 where there is none that counts."""
+        rows = np.full(len(candidates), -1, np.int64)
+        reach = 0.5 * self._landmarks.n_frames
+        for at, (volume, alive) in enumerate(
+            zip(self._snapshot.volumes, self._snapshot.alive, strict=True)
+        ):
+            mine = candidates.volume == at
+            if not mine.any() or not len(alive):
+                continue
+            position = candidates.position[mine]
+            row = np.searchsorted(volume.base_frame, position + reach, side="right") - 1
+            row = np.maximum(row, 0)
+            inside = (position > volume.base_frame[row] - reach) & (
+                position < volume.base_frame[row] + volume.n_frames[row] + reach
+            )
+            rows[mine] = np.where(inside & alive[row], row, -1)
+        return rows
+
+    def _align(self, candidates: Candidates) -> NDArray[np.float64]:
+        z = np.full(len(candidates), -9.0)
+        for at, volume in enumerate(self._snapshot.volumes):
+            mine = np.flatnonzero(candidates.volume == at)
+            if not len(mine):
+                continue
+            out = np.empty(len(mine), np.float64)
+            align(
+                volume.peaks,
+                volume.block,
+                self._landmarks.time,
+                self._landmarks.bin,
+                self._centre_half,
+                candidates.position[mine],
+                candidates.pitch[mine],
+                candidates.tempo[mine],
+                out,
+            )
+            z[mine] = out
+        return z
+
+    def _confirm(self, candidates: Candidates, rows: NDArray[np.int64], most: int) -> None:
+        """Verify the best aligned candidates, and those about as good as the best."""
+        if not len(candidates):
+            return
+        z = self._align(candidates)
+        order = np.argsort(-z, kind="stable")
+        top = float(z[order[0]])
+        seen: list[tuple[int, float]] = []
+        for i in order.tolist():
+            if z[i] < ALIGNMENT_LEAST:
+                break
+            if len(seen) >= most and (z[i] < LOOP_SHARE * top or len(seen) >= most + MOST_LOOPS):
+                break
+            place = (int(candidates.volume[i]), float(candidates.position[i]))
+            if any(v == place[0] and abs(f - place[1]) < SAME_PLACE_FRAMES for v, f in seen):
+                continue
+            seen.append(place)
+            self._verify(
+                place[0],
+                int(rows[i]),
+                place[1],
+                float(candidates.pitch[i]),
+                float(candidates.tempo[i]),
+                float(z[i]),
+            )
+
+    def _verify(
+        self, at: int, row: int, position: float, pitch: float, tempo: float, z: float
+    ) -> None:
+        volume = self._snapshot.volumes[at]
+        position, pitch, tempo, _ = refine(
+            volume.peaks,
+            volume.block,
+            self._landmarks.time,
+            self._landmarks.bin,
+            self._centre_half,
+            position,
+            pitch,
+            tempo,
+        )
+        identity = abs(pitch) < IDENTITY_PITCH_BINS and abs(tempo - 1.0) < IDENTITY_TEMPO
+        if identity:
+            pitch, tempo = 0.0, 1.0
+        key = (at, round(position / 2), round(pitch * 4), round(tempo * 400))
+        if key in self._tried:
+            return
+        self._tried.add(key)
+        if self._query is None:
+            self._query = prepare(self._features.contrast, self._landmarks, self._params)
+        evidence = verify(self._query, volume, row, position, pitch, tempo, self._params)
+        self._hits.append(
+            Hit(
+                recording_id=int(volume.recording_id[row]),
+                position=position - float(volume.base_frame[row]),
+                pitch=pitch,
+                tempo=tempo,
+                alignment=z,
+                identity=identity,
+                score=score(evidence, identity=identity),
+                evidence=evidence,
+            )
+        )
+
+    def _try_all_changes(self) -> None:
+        """Align the best place under every hypothesis: the first to find it may be a wrong one."""
+        if not self._hits:
+            return
+        best = max(self._hits, key=lambda h: h.score)
+        if best.identity:
+            return
+        found = self._snapshot.find(best.recording_id)
+        if found is None:
+            return
+        volume, row = found
+        at = next(i for i, v in enumerate(self._snapshot.volumes) if v is volume)
+        every = wide_hypotheses()
+        n = len(every)
+        candidates = Candidates(
+            volume=np.full(n, at, np.int32),
+            position=np.full(n, best.position + float(volume.base_frame[row])),
+            pitch=every.pitch,
+            tempo=every.tempo,
+            votes=np.zeros(n, np.int32),
+        )
+        z = self._align(candidates)
+        for i in np.argsort(-z, kind="stable")[:4].tolist():
+            self._verify(
+                at,
+                row,
+                float(candidates.position[i]),
+                float(every.pitch[i]),
+                float(every.tempo[i]),
+                float(z[i]),
+            )
