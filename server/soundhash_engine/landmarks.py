@@ -82,18 +82,21 @@ def _peaks(
     """
     n, n_bands = levels.shape
     count = 0
+    candidate = np.zeros(n_bands, np.uint8)
     for t in range(max(lo, half_frames), min(lo + contrast.shape[0], n - half_frames)):
+        # Most cells fail at one of the four nearest: without branches this vectorises.
+        before_row, row, after_row = levels[t - 1], levels[t], levels[t + 1]
+        for b in range(1, n_bands - 1):
+            candidate[b] = (
+                (row[b] > row[b - 1])
+                & (row[b] >= row[b + 1])
+                & (row[b] > before_row[b])
+                & (row[b] >= after_row[b])
+            )
         for b in range(half_bins, n_bands - half_bins):
-            value = levels[t, b]
-            # Most cells fail at one of the four nearest.
-            if (
-                value <= levels[t, b - 1]
-                or value < levels[t, b + 1]
-                or value <= levels[t - 1, b]
-                or value < levels[t + 1, b]
-                or contrast[t - lo, b] < min_contrast
-            ):
+            if not candidate[b] or contrast[t - lo, b] < min_contrast:
                 continue
+            value = row[b]
             is_peak = True
             for i in range(t - half_frames, t + half_frames + 1):
                 for j in range(b - half_bins, b + half_bins + 1):
@@ -145,11 +148,10 @@ def _strongest(
         while last < frame.size and frame[last] <= frame[i] + half_frames:
             last += 1
         stronger = 0
-        for j in range(first, last):
-            if strength[j] > strength[i] or (strength[j] == strength[i] and j < i):
-                stronger += 1
-                if stronger == limit:
-                    break
+        for j in range(first, i):
+            stronger += strength[j] >= strength[i]
+        for j in range(i + 1, last):
+            stronger += strength[j] > strength[i]
         keep[i - lo] = stronger < limit
     return keep
 
@@ -168,9 +170,10 @@ def _ranks(
         while last < time.size and time[last] <= time[i] + half_window:
             last += 1
         stronger = 0
-        for j in range(first, last):
-            if strength[j] > strength[i] or (strength[j] == strength[i] and j < i):
-                stronger += 1
+        for j in range(first, i):
+            stronger += strength[j] >= strength[i]
+        for j in range(i + 1, last):
+            stronger += strength[j] > strength[i]
         out[i] = min(stronger, 255)
     return out
 
@@ -274,15 +277,31 @@ def _fill_dropouts(
     half = median_frames // 2
     total = np.empty(n, np.int64)
     for t in range(n):
-        s = 0
+        level_sum = 0
         for b in range(n_bands):
-            s += levels[t, b]
-        total[t] = s
+            level_sum += levels[t, b]
+        total[t] = level_sum
     low = np.zeros(n, np.bool_)
     any_low = False
-    for t in range(n):
-        window = np.sort(total[max(0, t - half) : min(n, t + half + 1)])
-        if total[t] < window[window.size // 2] - depth * n_bands:
+    # The window's values in order; one goes out and one comes in at each step.
+    window = np.empty(median_frames + 1, np.int64)
+    size = 0
+    for t in range(-half, n):
+        if t + half < n:
+            at = size
+            while at > 0 and window[at - 1] > total[t + half]:
+                window[at] = window[at - 1]
+                at -= 1
+            window[at] = total[t + half]
+            size += 1
+        if t - half > 0:
+            at = 0
+            while window[at] != total[t - half - 1]:
+                at += 1
+            size -= 1
+            for i in range(at, size):
+                window[i] = window[i + 1]
+        if t >= 0 and total[t] < window[size // 2] - depth * n_bands:
             any_low = True
             low[max(0, t - dilate) : t + dilate + 1] = True
     if not any_low:
