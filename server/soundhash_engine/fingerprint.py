@@ -22,34 +22,30 @@ def join(segments: Iterable[Segment], params: Params = PARAMS) -> Fingerprint:
     doubled.
     """
     ordered = sorted(segments, key=lambda segment: segment.index)
+    if not ordered:
+        raise CorruptFingerprint("a recording without any segment")
     times, bins, strengths, rows = [], [], [], []
     n_frames = 0
-    n_rows = 0
-    duration_s = 0.0
+    ends = []
     for position, segment in enumerate(ordered):
         if segment.index != position:
             raise CorruptFingerprint(f"segment {position} is missing or doubled")
         landmarks, descriptor = decode_segment(segment, params)
-        is_last = position == len(ordered) - 1
-        if not is_last and landmarks.n_frames != params.segment_frames:
+        if segment is not ordered[-1] and landmarks.n_frames != params.segment_frames:
             raise CorruptFingerprint(f"segment {position} is incomplete but not the last")
         times.append(landmarks.time + np.int32(2 * n_frames))
         bins.append(landmarks.bin)
         strengths.append(landmarks.strength)
         rows.append(descriptor)
         n_frames += landmarks.n_frames
-        n_rows += descriptor.shape[0]
-        # Row r covers frames 4r … 4r + 3 of the recording and lies where its first frame lies.
-        due = n_frames // params.descriptor_frames
-        if not is_last:
-            due = -(-n_frames // params.descriptor_frames)
-        if n_rows != due:
-            raise CorruptFingerprint(f"segment {position} has the wrong number of rows")
-        duration_s += segment.duration_s
-    if not ordered:
-        raise CorruptFingerprint("a recording without any segment")
+        ends.append(n_frames)
+    # Row r covers frames 4r … 4r + 3 of the recording and lies in the segment where they begin.
+    n_rows = n_frames // params.descriptor_frames
+    due = [min(-(-end // params.descriptor_frames), n_rows) for end in ends]
+    if np.cumsum([part.shape[0] for part in rows]).tolist() != due:
+        raise CorruptFingerprint("a segment has the wrong number of descriptor rows")
     return Fingerprint(
-        duration_s=duration_s,
+        duration_s=ordered[-1].start_s + ordered[-1].duration_s,
         n_frames=n_frames,
         landmarks=rank_landmarks(
             np.concatenate(times),

@@ -163,7 +163,7 @@ class Extractor:
             self._kept = [kept.take(~inside)]
             rows = np.concatenate(self._rows)
             next_row = -(-(start + size) // params.descriptor_frames)
-            n_rows = rows.shape[0] if ends else next_row - self._rows_start
+            n_rows = rows.shape[0] if ends else min(rows.shape[0], next_row - self._rows_start)
             self._rows = [rows[n_rows:].copy()]
             self._rows_start += n_rows
             n_frames = self._n_frames - start if ends else size

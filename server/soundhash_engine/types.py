@@ -23,7 +23,8 @@ class Landmarks:
     strength  uint8, 0 … 63
     rank      uint8, how many of these landmarks within ±31 frames are stronger (ties: the
               earlier one is); 0 is the strongest. Made from the three fields above alone, so a
-              stored and a fresh fingerprint agree on it.
+              stored and a fresh fingerprint agree on it; strengths being rounded, it may pass
+              the limit under which landmarks were kept by a few.
     n_frames  frames of the audio that the landmarks come from
     """
 
