@@ -98,7 +98,7 @@ class MonoResampler:
                 except (av.error.FFmpegError, ValueError):
                     # Channels without a known place: average them ourselves.
                     self._resampler = self._make_resampler()
-                    self._downmix = AudioResampler(format="fltp", layout=frame.layout)
+                    self._downmix = AudioResampler(format="flt", layout=frame.layout)
         if self._downmix is not None:
             mixed = [_mean_channels(part) for part in self._downmix.resample(frame)]
             return out + [pcm for part in mixed for pcm in _arrays(self._resampler.resample(part))]
@@ -132,8 +132,9 @@ def _arrays(frames: Iterable[AudioFrame]) -> list[Pcm]:
 
 
 def _mean_channels(frame: AudioFrame) -> AudioFrame:
-    mono = frame.to_ndarray().mean(axis=0, dtype=np.float32)[None, :]
-    mixed = AudioFrame.from_ndarray(np.ascontiguousarray(mono), format="flt", layout="mono")
+    samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+    mono = samples.mean(axis=1, dtype=np.float32)[None, :]
+    mixed = AudioFrame.from_ndarray(mono, format="flt", layout="mono")
     mixed.sample_rate = frame.sample_rate
     return mixed
 
@@ -189,6 +190,10 @@ def audio_frames(container: InputContainer, stream: AudioStream) -> Iterator[Aud
         except av.error.EOFError as error:
             last_error = error
             break
+        except IndexError:
+            # A packet of a stream that turned up on the way: not ours.
+            packets = container.demux(stream)
+            continue
         except (av.error.FFmpegError, ValueError) as error:
             last_error = error
             demux_errors += 1
