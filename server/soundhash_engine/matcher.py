@@ -155,10 +155,9 @@ def thresholds(snapshot: Snapshot) -> tuple[float, float]:
     return least, least + SURE_MARGIN
 
 
-def _to_passage(
-    hit: Hit, features: QueryFeatures, begin_s: float, end_s: float, params: Params
-) -> Passage:
-    """A hit of the window [begin_s, end_s) of a clip in the clip's seconds."""
+def _to_passage(hit: Hit, features: QueryFeatures, begin_s: float, params: Params) -> Passage:
+    """A hit of a window that begins at ``begin_s`` of a clip, in the clip's seconds."""
+    end_s = begin_s + features.n_samples / params.sample_rate_hz
     frame_s = 1.0 / params.frames_per_s
     # A frame's level belongs to its middle: half the FFT's length after its first sample.
     lead_s = 0.5 * params.n_fft_samples / params.sample_rate_hz
@@ -209,17 +208,38 @@ class ClipSearch:
         self.landmarks = 0
 
     def window(
-        self, pcm: Pcm, begin_s: float, known: tuple[Passage, ...] = (), *, split: bool = True
+        self,
+        pcm: Pcm,
+        begin_s: float,
+        known: tuple[Passage, ...] = (),
+        *,
+        cheap: bool = False,
+        split: bool = True,
     ) -> list[Passage]:
         """Passages of all recordings in one window of a clip; ``pcm`` begins at ``begin_s``.
 
         ``known``: lines of the windows before, which are tried before anything is searched.
+        ``cheap``: only the first round of the search. ``split``: what a match leaves uncovered is
+        searched by itself.
         """
+        features = query_features(pcm, self._params)
+        passages = self.features(features, begin_s, known, cheap=cheap)
+        if not split or not passages:
+            return passages
+        end_s = begin_s + pcm.size / self._params.sample_rate_hz
+        return passages + self._rest(pcm, begin_s, end_s, passages[0])
+
+    def features(
+        self,
+        features: QueryFeatures,
+        begin_s: float,
+        known: tuple[Passage, ...] = (),
+        *,
+        cheap: bool = False,
+    ) -> list[Passage]:
+        """Like ``window``, for features that are at hand."""
         params = self._params
-        end_s = begin_s + pcm.size / params.sample_rate_hz
-        features = query_features(pcm, params)
-        if begin_s == 0.0 or split:
-            self.landmarks += len(features.landmarks)
+        self.landmarks += len(features.landmarks)
         if not len(features.landmarks):
             return []
         search = WindowSearch(self._snapshot, features, params)
@@ -233,14 +253,9 @@ class ClipSearch:
                 passage.hit.pitch,
                 passage.hit.tempo,
             )
-        result = search.run(self._sure)
+        result = search.run(self._sure, most_rounds=1 if cheap else None)
         self.rounds += result.rounds
-        passages = _distinct(
-            [_to_passage(hit, features, begin_s, end_s, params) for hit in result.hits]
-        )
-        if not split or not passages:
-            return passages
-        return passages + self._rest(pcm, begin_s, end_s, passages[0])
+        return _distinct([_to_passage(hit, features, begin_s, params) for hit in result.hits])
 
     def _rest(self, pcm: Pcm, begin_s: float, end_s: float, best: Passage) -> list[Passage]:
         """What lies before and after a match that does not fill its window."""

@@ -9,11 +9,11 @@ import math
 
 from soundhash_engine.verify import Evidence
 
-WEIGHT_LZ = 2.652
-WEIGHT_UZ = 1.256
-WEIGHT_PATCH = 14.165
-WEIGHT_IDENTITY = 0.542
-BIAS = -13.639
+WEIGHT_LZ = 0.34
+WEIGHT_UZ = 3.29
+WEIGHT_PATCH = 11.77
+WEIGHT_IDENTITY = 1.93
+BIAS = -8.6
 
 MATCH_SCORE = 3.0
 """A match: from this score on, plus the catalogue term, an answer is given."""

@@ -4,7 +4,11 @@
 - landmark energy: what the clip's contrast holds where the recording's landmarks should be,
   against the same landmarks shifted (``uz``): repeated notes and drum patterns coincide by chance
   far more often than Poisson says, and the shifts measure it;
-- the patch: correlation of the recording's stored descriptor with the clip's contrast (``rp``).
+- the patch: correlation of the recording's stored descriptor with the clip's contrast (``rp``),
+  the mean of every time and of every band removed. A drum loop that two recordings share raises
+  whole rows, a common instrument whole bands: without both, what is left is the music itself
+  (recall at 1 % leave-one-out answers 93.3 %, against 90.3 % for rectified patches with the
+  bands' means removed alone, and 92.1 % for raw ones).
 """
 
 import dataclasses
@@ -38,7 +42,7 @@ class Query:
     landmarks  of rank limit 60
     pairs      int32 (n, 2), indices (anchor, target) into the landmarks
     peakiness  float32 (n_frames, n_bands): contrast, maximum over ±1 frame and ±1 bin,
-               standardised per bin
+               standardised per bin, each frame's mean removed
     integral   float64 (n_frames + 1, n_bands + 2): running sums of the contrast
     """
 
@@ -64,7 +68,7 @@ class Evidence:
 
     lz           log of the contrast of pair votes
     uz           contrast of the landmark energy, in standard deviations of its shifts
-    rp           correlation of the rectified patches, each band's mean removed
+    rp           correlation of the patches, each row's and each band's mean removed
     overlap      share of the clip that lies within the recording, 0 … 1
     correlation  of the raw patches, −1 … 1
     distance     normalised Euclidean distance √(2 − 2 correlation), 0 … 2
@@ -88,6 +92,25 @@ class Evidence:
 
 
 @kernel
+def _standardise(values: NDArray[np.float32]) -> None:
+    """Give every column mean 0 and deviation 1, in place."""
+    n, m = values.shape
+    total = np.zeros(m, np.float64)
+    square = np.zeros(m, np.float64)
+    for t in range(n):
+        for b in range(m):
+            value = np.float64(values[t, b])
+            total[b] += value
+            square[b] += value * value
+    for b in range(m):
+        total[b] /= n
+        square[b] = 1.0 / np.sqrt(max(square[b] / n - total[b] * total[b], 1e-4))
+    for t in range(n):
+        for b in range(m):
+            values[t, b] = np.float32((values[t, b] - total[b]) * square[b])
+
+
+@kernel
 def _peakiness(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
     n, m = contrast.shape
     across = np.empty((n, m), np.float32)
@@ -100,8 +123,6 @@ def _peakiness(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
                 best = max(best, contrast[t, b + 1])
             across[t, b] = best
     out = np.empty((n, m), np.float32)
-    total = np.zeros(m, np.float64)
-    square = np.zeros(m, np.float64)
     for t in range(n):
         for b in range(m):
             best = across[t, b]
@@ -110,13 +131,15 @@ def _peakiness(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
             if t < n - 1:
                 best = max(best, across[t + 1, b])
             out[t, b] = best
-            total[b] += best
-            square[b] += best * best
-    for b in range(m):
-        mean = total[b] / n
-        scale = 1.0 / np.sqrt(max(square[b] / n - mean * mean, 1e-4))
-        for t in range(n):
-            out[t, b] = np.float32((out[t, b] - mean) * scale)
+    _standardise(out)
+    for t in range(n):
+        mean = 0.0
+        for b in range(m):
+            mean += out[t, b]
+        mean /= m
+        for b in range(m):
+            out[t, b] -= np.float32(mean)
+    _standardise(out)
     return out
 
 
@@ -420,30 +443,41 @@ def _read_patch(
 
 
 @kernel
-def _rectified_correlation(
+def _centred_correlation(
     clip: NDArray[np.float32], reference: NDArray[np.float32], rows: int, bands: int
 ) -> float:
-    """Correlation of the positive parts over the patch, each band's mean removed."""
+    """Correlation over the patch with each row's and each band's mean removed."""
+    row_x = np.zeros(rows, np.float64)
+    row_y = np.zeros(rows, np.float64)
+    band_x = np.zeros(bands, np.float64)
+    band_y = np.zeros(bands, np.float64)
+    all_x = 0.0
+    all_y = 0.0
+    for t in range(rows):
+        for b in range(bands):
+            row_x[t] += clip[t, b]
+            row_y[t] += reference[t, b]
+            band_x[b] += clip[t, b]
+            band_y[b] += reference[t, b]
+        all_x += row_x[t]
+        all_y += row_y[t]
+        row_x[t] /= bands
+        row_y[t] /= bands
+    all_x /= rows * bands
+    all_y /= rows * bands
+    for b in range(bands):
+        band_x[b] = band_x[b] / rows - all_x
+        band_y[b] = band_y[b] / rows - all_y
     xy = 0.0
     xx = 0.0
     yy = 0.0
-    for b in range(bands):
-        sx = 0.0
-        sy = 0.0
-        sxx = 0.0
-        syy = 0.0
-        sxy = 0.0
-        for t in range(rows):
-            x = max(clip[t, b], np.float32(0))
-            y = max(reference[t, b], np.float32(0))
-            sx += x
-            sy += y
-            sxx += x * x
-            syy += y * y
-            sxy += x * y
-        xy += sxy - sx * sy / rows
-        xx += sxx - sx * sx / rows
-        yy += syy - sy * sy / rows
+    for t in range(rows):
+        for b in range(bands):
+            x = clip[t, b] - row_x[t] - band_x[b]
+            y = reference[t, b] - row_y[t] - band_y[b]
+            xy += x * y
+            xx += x * x
+            yy += y * y
     return float(xy / np.sqrt(max(xx * yy, 1e-12)))
 
 
@@ -518,7 +552,7 @@ def _patch(
         )
         if rows < 4 or bands < 10:
             continue
-        value = _rectified_correlation(clip, reference, rows, bands)
+        value = _centred_correlation(clip, reference, rows, bands)
         if value > best:
             best = value
             shift = d

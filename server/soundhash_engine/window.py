@@ -26,9 +26,14 @@ from soundhash_engine.verify import Evidence, Query, prepare, verify
 
 ALIGNMENT_LEAST = 4.5
 """Candidates that coincide less sharply are not verified."""
+MOST_VOTED = 4
+VOTED_BONUS = 2.0
 LOOP_SHARE = 0.8
 """Candidates this near to the best alignment are verified too: loops and near copies."""
 MOST_LOOPS = 12
+DOUBTFUL_SCORE = 0.0
+CERTAIN_SCORE = 12.0
+"""Between these the best answer's other places are looked for."""
 SAME_PLACE_FRAMES = 16.0
 """Candidates of one place: nearer than this to one another."""
 IDENTITY_PITCH_BINS = 0.3
@@ -58,10 +63,11 @@ class Round:
     verified: int
 
 
+DEEP_ROUND = Round("deep", IDENTITY, 60, 15, None, 0.15, 3, 500, 12)
 ROUNDS = (
     Round("identity", IDENTITY, 60, 10, 150, 0.0, 2, 100, 4),
     Round("narrow", narrow_hypotheses(), 30, 10, 400, 0.0, 3, 300, 12),
-    Round("deep", IDENTITY, 60, 15, None, 0.15, 3, 500, 12),
+    DEEP_ROUND,
     Round("wide", wide_hypotheses(), 30, 10, None, 0.0, 3, 1000, 12),
 )
 
@@ -135,14 +141,16 @@ class WindowSearch:
         if -reach < position < float(volume.n_frames[row]) + reach:
             self._verify(at, row, position + float(volume.base_frame[row]), pitch, tempo, 0.0)
 
-    def run(self, sure: float) -> WindowResult:
+    def run(self, sure: float, most_rounds: int | None = None) -> WindowResult:
         """Search round by round until the best score reaches ``sure``."""
         done = 0
-        while done < len(ROUNDS) and self._best() < sure:
+        most = len(ROUNDS) if most_rounds is None else most_rounds
+        while done < most and self._best() < sure:
             self._round(ROUNDS[done])
             done += 1
         if done:
             self._try_all_changes()
+            self._try_other_places()
         return WindowResult(
             hits=tuple(sorted(self._hits, key=lambda h: (-h.score, h.recording_id, h.position))),
             rounds=done,
@@ -150,6 +158,20 @@ class WindowSearch:
 
     def _best(self) -> float:
         return max((hit.score for hit in self._hits), default=-np.inf)
+
+    def _try_other_places(self) -> None:
+        """Look up the best answer's change of pitch and tempo thoroughly.
+
+        Sparse rounds may find one turn of a loop and miss the one that fits better.
+        """
+        best = max(self._hits, key=lambda h: h.score, default=None)
+        if best is None or not DOUBTFUL_SCORE < best.score < CERTAIN_SCORE:
+            return
+        step = dataclasses.replace(
+            DEEP_ROUND,
+            hypotheses=Hypotheses(np.array([best.pitch]), np.array([best.tempo])),
+        )
+        self._round(step)
 
     def _round(self, step: Round) -> None:
         seconds = self._landmarks.n_frames / self._params.frames_per_s
@@ -218,6 +240,8 @@ class WindowSearch:
         if not len(candidates):
             return
         z = self._align(candidates)
+        # A hall or noise blurs the alignment and leaves the votes: their first ones get a bonus.
+        z[:MOST_VOTED] += VOTED_BONUS
         order = np.argsort(-z, kind="stable")
         top = float(z[order[0]])
         seen: list[tuple[int, float]] = []

@@ -1,0 +1,125 @@
+"""An evaluation set on disk: references, negatives and queries with their truth."""
+
+import csv
+import dataclasses
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soundhash_engine import Extractor, Fingerprint, decode_file, join
+from soundhash_engine.index import Index
+from soundhash_engine.spectrum import log_bands
+
+OFFSET_TOLERANCE_S = 0.5
+SAME_SOUND = 0.9
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Query:
+    """A clip and what is true of it.
+
+    kind    music, speech or negative (not indexed)
+    track   file name of the recording without its ending; empty for a negative
+    offset  seconds of the recording at the clip's start
+    speed   tempo factor
+    """
+
+    path: Path
+    condition: str
+    length_s: float
+    kind: str
+    track: str
+    offset_s: float
+    speed: float
+
+
+def read_queries(folder: Path, limit: int | None = None) -> list[Query]:
+    """The queries of a set; with ``limit`` about as many, evenly from every condition and length.
+
+    Raises FileNotFoundError without ``queries.csv``.
+    """
+    with (folder / "queries.csv").open(newline="") as file:
+        queries = [
+            Query(
+                path=folder / "queries" / row["file"],
+                condition=row["condition"],
+                length_s=float(row["length"]),
+                kind=row["kind"],
+                track=row["track"],
+                offset_s=float(row["offset"] or 0.0),
+                speed=float(row["speed"]),
+            )
+            for row in csv.DictReader(file)
+        ]
+    if limit is None or limit >= len(queries):
+        return queries
+    cells: dict[tuple[str, float, str], list[Query]] = defaultdict(list)
+    for query in queries:
+        cells[query.condition, query.length_s, query.kind].append(query)
+    chosen: list[Query] = []
+    for cell in cells.values():
+        count = max(1, round(limit * len(cell) / len(queries)))
+        chosen += [cell[i] for i in np.linspace(0, len(cell) - 1, count).astype(int)]
+    return chosen
+
+
+def read_pcm(path: Path) -> NDArray[np.float32]:
+    """A file as mono 8 kHz audio."""
+    return np.concatenate([np.empty(0, np.float32), *decode_file(path)])
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """A file's fingerprint, decoded chunk by chunk."""
+    extractor = Extractor()
+    segments = [segment for chunk in decode_file(path) for segment in extractor.push(chunk)]
+    return join([*segments, *extractor.finish()])
+
+
+def index_folder(folder: Path, least_s: float = 25.0) -> tuple[Index, dict[int, str]]:
+    """An index of all recordings of a folder that are long enough, and their names by id."""
+    items = []
+    names = {}
+    for number, path in enumerate(sorted(folder.glob("*.wav"))):
+        made = fingerprint(path)
+        if made.duration_s >= least_s:
+            items.append((number, 1, made))
+            names[number] = path.stem
+    index = Index()
+    index.apply(items)
+    index.seal()
+    return index, names
+
+
+class Repeats:
+    """Whether a recording sounds the same at two offsets: loops have no single right place."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._levels: dict[str, NDArray[np.float32]] = {}
+
+    def same_sound(self, track: str, first_s: float, second_s: float, length_s: float) -> bool:
+        """Log levels of 27 bands correlate by at least 0.9, the offset off by up to 0.3 s."""
+        levels = self._levels.get(track)
+        if levels is None:
+            fine = log_bands(read_pcm(self._folder / f"{track}.wav")).astype(np.float32)
+            levels = fine[:, :162].reshape(len(fine), 27, 6).mean(axis=2)
+            # Only a few recordings at a time: a long one has tens of megabytes.
+            if len(self._levels) >= 8:
+                self._levels.pop(next(iter(self._levels)))
+            self._levels[track] = levels
+        n = round(length_s * 62.5)
+        at = round(first_s * 62.5)
+        here = levels[max(0, at) : at + n]
+        here = here - here.mean(axis=0)
+        best = -1.0
+        for shift in range(-19, 20):
+            there_at = round(second_s * 62.5) + shift
+            there = levels[max(0, there_at) : there_at + n]
+            if there_at < 0 or at < 0 or there.shape != here.shape:
+                continue
+            there = there - there.mean(axis=0)
+            norm = float(np.sqrt((here * here).sum() * (there * there).sum()))
+            best = max(best, float((here * there).sum()) / max(norm, 1e-9))
+        return best >= SAME_SOUND
