@@ -1,0 +1,78 @@
+"""Decodes and fingerprints one file, in a process of its own (see extract).
+
+Importing this compiles the engine's kernels, once, in the process that the children are forked
+from; it must stay free of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from soundhash_engine import (
+    SAMPLE_RATE_HZ,
+    EngineError,
+    Extractor,
+    decode_file,
+    probe,
+)
+from soundhash_engine.warm import warm
+from soundhash_workers.process import die_with_parent
+
+PROGRESS_S = 0.2
+_MEMORY_BYTES = 3 << 30
+_NICE = 5
+
+warm()
+
+
+def run(answers: Connection, path: Path, max_media_s: float) -> None:
+    """Sends ("total", s | None), then ("progress", s) and ("segment", Segment) as they come, and
+    at last ("done", duration_s, landmark_count), ("failed", EngineError) or ("error", OSError).
+
+    When the worker is gone, so is the process that this one was forked from, and so is this.
+    """
+    die_with_parent(os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Answering callers goes before indexing, and a file that wants gigabytes is no recording.
+    os.nice(_NICE)
+    _limit_memory()
+    try:
+        _extract(answers, path, max_media_s)
+    except EngineError as error:
+        answers.send(("failed", error))
+    except (OSError, MemoryError) as error:
+        with contextlib.suppress(BrokenPipeError):
+            answers.send(("error", error))
+
+
+def _extract(answers: Connection, path: Path, max_media_s: float) -> None:
+    answers.send(("total", probe(path).duration_s))
+    extractor = Extractor()
+    samples, told_s = 0, time.monotonic()
+    for pcm in decode_file(path, max_duration_s=max_media_s):
+        samples += pcm.size
+        for segment in extractor.push(pcm):
+            answers.send(("segment", segment))
+        now_s = time.monotonic()
+        if now_s - told_s >= PROGRESS_S:
+            told_s = now_s
+            answers.send(("progress", samples / SAMPLE_RATE_HZ))
+    for segment in extractor.finish():
+        answers.send(("segment", segment))
+    answers.send(("done", extractor.duration_s, extractor.landmarks_count))
+
+
+def _limit_memory() -> None:
+    if sys.platform != "linux":
+        return
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    limit_bytes = pages * resource.getpagesize() + _MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))

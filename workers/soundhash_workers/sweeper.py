@@ -1,0 +1,73 @@
+"""Finds what got stuck or left behind, so that no loss is final: overdue jobs, stray files.
+
+Every worker sweeps; that several do is harmless, since a wake-up is only a hint and claims and
+removals happen once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import structlog
+
+from soundhash_server.errors import PlatformError
+from soundhash_server.queue import JobQueue
+from soundhash_server.store.jobs import Jobs
+from soundhash_workers.scratch import Scratch
+from soundhash_workers.uploads import UploadSweeper
+
+_MAX_WAKES = 500
+_FILES_EVERY = 5
+"""Files are looked through less often than jobs."""
+
+log = structlog.get_logger(__name__)
+
+
+class Sweeper:
+    """sweep_s: how often, on average. grace_s: received files younger than this are left alone."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        queue: JobQueue,
+        scratch: Scratch,
+        uploads: UploadSweeper,
+        *,
+        sweep_s: float,
+        grace_s: float,
+    ) -> None:
+        self._jobs = jobs
+        self._queue = queue
+        self._scratch = scratch
+        self._uploads = uploads
+        self._sweep_s = sweep_s
+        self._grace_s = grace_s
+
+    async def run(self) -> None:
+        """Sweeps for ever."""
+        turn = 0
+        while True:
+            started_s = time.monotonic()
+            try:
+                await self.wake_overdue()
+                if turn % _FILES_EVERY == 0:
+                    await asyncio.to_thread(self._scratch.sweep)
+                    await self._uploads.sweep(self._grace_s)
+            except (PlatformError, OSError) as error:
+                log.warning("sweep_failed", error=getattr(error, "reason", type(error).__name__))
+            except Exception:
+                log.exception("sweep_failed")
+            turn += 1
+            # Workers that started together must not sweep together.
+            pause_s = self._sweep_s * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+            await asyncio.sleep(max(pause_s, time.monotonic() - started_s))
+
+    async def wake_overdue(self) -> int:
+        """Wakes workers for overdue jobs; returns how many there were."""
+        overdue = await self._jobs.overdue(_MAX_WAKES)
+        for job_id in overdue:
+            if not await self._queue.wake(job_id):
+                break
+        return len(overdue)

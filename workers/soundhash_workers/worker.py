@@ -1,0 +1,140 @@
+"""One worker process: settings -> resources -> jobs, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import structlog
+
+from soundhash_engine import PARAMS
+from soundhash_server.errors import ErrorKind, PlatformError
+from soundhash_server.queue import JobQueue, open_redis
+from soundhash_server.settings import Settings, SettingsError
+from soundhash_server.store.jobs import Jobs
+from soundhash_server.store.migrate import status
+from soundhash_server.store.pool import create_pool
+from soundhash_server.store.videos import Videos
+from soundhash_workers import extract
+from soundhash_workers.http import open_session
+from soundhash_workers.pipeline import Pipeline
+from soundhash_workers.runner import JobRunner, KeepAlive
+from soundhash_workers.scratch import Scratch
+from soundhash_workers.sweeper import Sweeper
+from soundhash_workers.uploads import UploadSweeper
+from soundhash_workers.wakeups import WakeUps
+
+_READ_TIMEOUT_S = 30.0
+_MARK_EXTRA_S = 1.0
+_WAIT_S = 0.25
+
+log = structlog.get_logger(__name__)
+
+
+async def work(settings: Settings) -> None:
+    """Carries out jobs until SIGTERM or SIGINT; jobs under way are then given back.
+
+    Waits for the database, its schema and the queue as long as it takes. Raises SettingsError
+    without their URLs, OSError when the data folder cannot be used.
+    """
+    if not settings.database_url or not settings.redis_url:
+        raise SettingsError(
+            "A worker needs SOUNDHASH_DATABASE_URL and SOUNDHASH_REDIS_URL; "
+            "`soundhash up` starts everything by itself."
+        )
+    # Its lines about wake-ups say less than ours about jobs.
+    logging.getLogger("arq").setLevel(logging.WARNING)
+    extract.prepare()
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    stopping = asyncio.create_task(stopped.wait())
+    working = asyncio.create_task(_work(settings))
+    await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        log.info("worker_stopping")
+        working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+    log.info("worker_stopped")
+
+
+async def _work(settings: Settings) -> None:
+    await _wait_for_schema(settings.database_url)
+    async with _resources(settings) as (wakeups, sweeper):
+        log.info("worker_ready", concurrency=settings.effective_worker_concurrency)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(sweeper.run())
+                tasks.create_task(wakeups.run_forever())
+        finally:
+            await wakeups.stop()
+
+
+@contextlib.asynccontextmanager
+async def _resources(settings: Settings) -> AsyncIterator[tuple[WakeUps, Sweeper]]:
+    concurrency = settings.effective_worker_concurrency
+    async with contextlib.AsyncExitStack() as stack:
+        pool = await create_pool(
+            settings.database_url, settings.database_pool_size, name="soundhash-worker"
+        )
+        stack.callback(pool.terminate)
+        redis = open_redis(settings.redis_url)
+        stack.push_async_callback(redis.aclose, close_connection_pool=True)
+        session = await stack.enter_async_context(
+            open_session(allow_private=settings.allow_private_urls, read_timeout_s=_READ_TIMEOUT_S)
+        )
+        settings.uploads_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch = Scratch(settings.scratch_dir)
+        stack.callback(scratch.close)
+        jobs, videos = Jobs(pool), Videos(pool)
+        pipeline = Pipeline(settings, videos, scratch, session)
+        stack.callback(pipeline.close)
+        runner = JobRunner(settings, jobs, pipeline)
+
+        async def run_job(job_id: UUID, keep_alive: KeepAlive) -> None:
+            try:
+                await runner.run(job_id, keep_alive)
+            except PlatformError as error:
+                # The claim did not get through; the sweeper wakes the job again.
+                log.warning("claim_failed", job_id=str(job_id), reason=error.reason)
+
+        wakeups = WakeUps(
+            redis,
+            run_job,
+            concurrency=concurrency,
+            mark_s=settings.job_lease_s + _MARK_EXTRA_S,
+        )
+        sweeper = Sweeper(
+            jobs,
+            JobQueue(redis),
+            scratch,
+            UploadSweeper(settings.uploads_dir, jobs, videos, PARAMS.digest),
+            sweep_s=settings.sweep_s,
+            grace_s=settings.job_lease_s,
+        )
+        yield wakeups, sweeper
+
+
+async def _wait_for_schema(database_url: str) -> None:
+    waiting = False
+    while True:
+        try:
+            found = await status(database_url)
+            if not found.pending:
+                return
+            reason = "SCHEMA_PENDING"
+        except PlatformError as error:
+            if error.kind is not ErrorKind.UNAVAILABLE:
+                raise
+            reason = error.reason
+        if not waiting:
+            log.info("waiting_for_database", reason=reason)
+        waiting = True
+        await asyncio.sleep(_WAIT_S)
