@@ -5,7 +5,9 @@
 -- R" is well defined for readers (a sequence would let a smaller number commit later).
 CREATE TABLE catalogue (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    revision bigint NOT NULL DEFAULT 0
+    revision bigint NOT NULL DEFAULT 0,
+    -- Tells databases apart: index volumes on disk that were made from another are not used.
+    identity uuid NOT NULL DEFAULT gen_random_uuid()
 );
 INSERT INTO catalogue DEFAULT VALUES;
 
@@ -127,3 +129,21 @@ CREATE TABLE match_results (
 CREATE INDEX match_results_by_time ON match_results (create_time DESC, id DESC);
 CREATE INDEX match_results_by_video ON match_results (video_id, create_time DESC, id DESC);
 CREATE INDEX match_results_by_query ON match_results (query_id);
+
+-- Every change is announced when it commits; a lost announcement only delays, for listeners
+-- also look by themselves from time to time.
+CREATE FUNCTION announce_job() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('soundhash_jobs', NEW.id::text);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER announce AFTER INSERT OR UPDATE ON processing_jobs
+FOR EACH ROW EXECUTE FUNCTION announce_job();
+
+CREATE FUNCTION announce_revision() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('soundhash_catalogue', NEW.revision::text);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER announce AFTER UPDATE ON catalogue
+FOR EACH ROW EXECUTE FUNCTION announce_revision();
