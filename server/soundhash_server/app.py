@@ -1,0 +1,293 @@
+"""Composition root of the server: settings -> resources -> services -> servicers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+import uvloop
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from soundhash.v1 import (
+    admin_pb2_grpc,
+    catalog_pb2_grpc,
+    fingerprint_pb2_grpc,
+    ingest_pb2_grpc,
+    match_pb2_grpc,
+)
+from soundhash_engine.warm import warm
+from soundhash_server.errors import PlatformError
+from soundhash_server.queue import JobQueue
+from soundhash_server.rpc.admin import AdminServicer
+from soundhash_server.rpc.catalog import CatalogServicer
+from soundhash_server.rpc.fingerprint import FingerprintServicer
+from soundhash_server.rpc.health import NEEDS, Health
+from soundhash_server.rpc.ingest import IngestServicer
+from soundhash_server.rpc.interceptors import CallGuard
+from soundhash_server.rpc.match import MatchServicer
+from soundhash_server.services.admin import Admin
+from soundhash_server.services.catalog import Catalog
+from soundhash_server.services.cpu import CpuPool
+from soundhash_server.services.fingerprints import Fingerprinting
+from soundhash_server.services.index import IndexService
+from soundhash_server.services.ingest import Ingest
+from soundhash_server.services.job_watch import JobWatch
+from soundhash_server.services.live import LiveMatching
+from soundhash_server.services.matching import Matching
+from soundhash_server.services.readiness import Part, Readiness
+from soundhash_server.services.uploads import Spool
+from soundhash_server.settings import Settings, SettingsError
+from soundhash_server.store.changes import Changes
+from soundhash_server.store.fingerprints import Fingerprints
+from soundhash_server.store.jobs import Jobs
+from soundhash_server.store.listener import Listener
+from soundhash_server.store.matches import Matches
+from soundhash_server.store.pool import create_pool
+from soundhash_server.store.videos import Videos
+
+log = structlog.get_logger(__name__)
+
+MAX_MESSAGE_BYTES = 34 << 20
+"""The largest content is 32 MiB; what is a little larger is refused by name, not by gRPC."""
+MAX_CALLS = 2048
+_CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A second server on the same port shall fail, not share it.
+    ("grpc.so_reuseport", 0),
+    # Callers that vanish without a word are noticed within a minute.
+    ("grpc.keepalive_time_ms", 40_000),
+    ("grpc.keepalive_timeout_ms", 15_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class Server:
+    """One gRPC server with everything behind it.
+
+    It listens from the first moment and says NOT_SERVING; the database, the queue and the index
+    may come later, and may go and come back.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closers = contextlib.AsyncExitStack()
+        self.port = 0
+        self.failed = asyncio.Event()
+        """Set when a part of the server itself has died; it must be started anew."""
+
+    async def start(self) -> None:
+        """Listens. Raises SettingsError for settings that cannot work."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._closers.aclose()
+            raise
+
+    async def _start(self) -> None:
+        settings = self._settings
+        if not settings.database_url or not settings.redis_url:
+            raise SettingsError(
+                "SOUNDHASH_DATABASE_URL and SOUNDHASH_REDIS_URL must be set; "
+                "`soundhash up` brings its own database and queue."
+            )
+        closers = self._closers
+        pool = await create_pool(
+            settings.database_url, settings.database_pool_size, name="soundhash-server"
+        )
+        closers.callback(pool.terminate)
+        queue = JobQueue.connect(settings.redis_url)
+        closers.push_async_callback(queue.close)
+        listener = Listener(settings.database_url)
+        closers.push_async_callback(listener.close)
+        videos, changes, jobs, matches = Videos(pool), Changes(pool), Jobs(pool), Matches(pool)
+
+        self._cpu = CpuPool(settings.effective_cpu_threads, settings.max_pending_matches)
+        closers.callback(self._cpu.close)
+        spool = Spool(
+            settings.uploads_dir / "tmp",
+            max_concurrent=settings.max_uploads,
+            wait_s=settings.upload_wait_s,
+            min_free_bytes=settings.min_free_disk_bytes,
+        )
+        await asyncio.to_thread(spool.open)
+        closers.callback(spool.close)
+        index = IndexService(
+            changes,
+            listener,
+            settings.index_dir,
+            poll_s=settings.index_poll_s,
+            seal_hours=settings.index_seal_hours,
+        )
+        closers.push_async_callback(index.close)
+        watch = JobWatch(listener)
+        self._readiness = Readiness(
+            {
+                Part.DATABASE: changes.current_revision,
+                Part.QUEUE: queue.ping,
+                Part.INDEX: index.probe,
+            }
+        )
+        self._health = Health(self._readiness)
+        self._guard = CallGuard(self._readiness, idle_s=settings.stream_idle_s)
+
+        self._server = grpc.aio.server(
+            interceptors=(self._guard,),
+            options=_CHANNEL_OPTIONS,
+            maximum_concurrent_rpcs=MAX_CALLS,
+        )
+        ingest_pb2_grpc.add_IngestServiceServicer_to_server(
+            IngestServicer(
+                Ingest(
+                    jobs,
+                    videos,
+                    queue,
+                    spool,
+                    watch,
+                    uploads_dir=settings.uploads_dir,
+                    max_upload_bytes=settings.max_upload_bytes,
+                    max_attempts=settings.job_max_attempts,
+                    allow_private_urls=settings.allow_private_urls,
+                )
+            ),
+            self._server,
+        )
+        match_pb2_grpc.add_MatchServiceServicer_to_server(
+            MatchServicer(
+                Matching(self._cpu, index, videos, matches, max_clip_s=settings.max_clip_s),
+                LiveMatching(self._cpu, index, videos, matches, max_streams=settings.max_streams),
+                max_clip_s=settings.max_clip_s,
+            ),
+            self._server,
+        )
+        fingerprint_pb2_grpc.add_FingerprintServiceServicer_to_server(
+            FingerprintServicer(Fingerprinting(self._cpu, spool, videos, Fingerprints(pool))),
+            self._server,
+        )
+        catalog_pb2_grpc.add_CatalogServiceServicer_to_server(
+            CatalogServicer(Catalog(videos, index)), self._server
+        )
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(
+            AdminServicer(Admin(pool, index)), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
+        reflection.enable_server_reflection(
+            (
+                *(service for service in NEEDS if service),
+                health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+                reflection.SERVICE_NAME,
+            ),
+            self._server,
+        )
+        await self._health.start()
+        self.port = self._listen()
+        await self._server.start()
+        log.info("listening", host=settings.host, port=self.port, tls=bool(settings.tls_cert))
+        self._spawn(listener.run(), "listener")
+        self._spawn(index.run(), "index")
+        self._spawn(watch.run(), "job-watch")
+        self._spawn(self._health.run(), "health")
+        self._spawn(self._become_ready(), "readiness")
+
+    async def wait_ready(self) -> None:
+        """Waits until calls are taken."""
+        await self._readiness.wait_started()
+
+    async def stop(self) -> None:
+        """Drains: no new calls, those under way may finish within ``drain_s``, then closes."""
+        log.info("draining")
+        await self._readiness.drain()
+        await self._health.drain()
+        await self._guard.drain(self._settings.drain_s)
+        await self._server.stop(grace=0.2)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._closers.aclose()
+        log.info("stopped")
+
+    async def _become_ready(self) -> None:
+        # Compiled code comes from its cache; the first caller shall not wait for it.
+        await asyncio.to_thread(warm)
+        await self._readiness.run()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            log.critical(
+                "a part of the server died", part=task.get_name(), exc_info=task.exception()
+            )
+            self.failed.set()
+
+    def _listen(self) -> int:
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"{host}:{settings.port}"
+        try:
+            if settings.tls_cert or settings.tls_key:
+                return self._server.add_secure_port(address, _credentials(settings))
+            return self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise SettingsError(
+                f"Cannot listen on {address}: the port is taken, or the address is not this "
+                "machine's. Set SOUNDHASH_PORT or SOUNDHASH_HOST."
+            ) from None
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials:
+    def read(path: str) -> bytes:
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise SettingsError(f"Cannot read {path}: {error.strerror}.") from None
+
+    if not (settings.tls_cert and settings.tls_key):
+        raise SettingsError("SOUNDHASH_TLS_CERT and SOUNDHASH_TLS_KEY must be set together.")
+    client_ca = read(settings.tls_client_ca) if settings.tls_client_ca else None
+    return grpc.ssl_server_credentials(
+        [(read(settings.tls_key), read(settings.tls_cert))],
+        root_certificates=client_ca,
+        require_client_auth=client_ca is not None,
+    )
+
+
+async def serve(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit status."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = Server(settings)
+    await server.start()
+    try:
+        stopped = asyncio.create_task(stop.wait())
+        failed = asyncio.create_task(server.failed.wait())
+        await asyncio.wait((stopped, failed), return_when=asyncio.FIRST_COMPLETED)
+        for task in (stopped, failed):
+            task.cancel()
+    finally:
+        await server.stop()
+    return 1 if server.failed.is_set() else 0
+
+
+def main(settings: Settings) -> int:
+    """Runs the server; what cannot work is said in one line. Returns the exit status."""
+    try:
+        return uvloop.run(serve(settings))
+    except (SettingsError, PlatformError, OSError) as error:
+        sys.stderr.write(f"soundhash serve: {error}\n")
+        return 2

@@ -1,0 +1,340 @@
+"""Between messages of soundhash.v1 and the platform's own data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from soundhash.v1 import (
+    admin_pb2,
+    catalog_pb2,
+    fingerprint_pb2,
+    ingest_pb2,
+    match_pb2,
+)
+from soundhash_engine import PcmFormat, Segment
+from soundhash_engine.compare import Comparison
+from soundhash_server.model import (
+    Failure,
+    IngestParameters,
+    IngestResult,
+    Job,
+    JobProgress,
+    JobState,
+    JobStep,
+    MatchRecord,
+    ScoreParts,
+    Video,
+)
+from soundhash_server.services.admin import Stats
+from soundhash_server.services.fingerprints import (
+    GivenSource,
+    MediaSource,
+    Print,
+    Source,
+    StoredSource,
+)
+from soundhash_server.services.index import IndexState
+from soundhash_server.services.live import (
+    FinalMatch,
+    Heard,
+    ProvisionalMatch,
+    StreamEvent,
+)
+
+_NANOS = 10**9
+_PCM_ENCODINGS = {
+    match_pb2.PCM_ENCODING_S16LE: "s16le",
+    match_pb2.PCM_ENCODING_S32LE: "s32le",
+    match_pb2.PCM_ENCODING_F32LE: "f32le",
+    match_pb2.PCM_ENCODING_U8: "u8",
+}
+
+
+def duration(seconds: float) -> Duration:
+    """Seconds, rounded to nanoseconds."""
+    whole, nanos = divmod(abs(round(seconds * _NANOS)), _NANOS)
+    sign = -1 if seconds < 0 else 1
+    return Duration(seconds=sign * whole, nanos=sign * nanos)
+
+
+def seconds(value: Duration) -> float:
+    """A duration in seconds."""
+    return value.seconds + value.nanos / _NANOS
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """None stays unset."""
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def uuid_or_none(text: str) -> UUID | None:
+    """Empty means none."""
+    return UUID(text) if text else None
+
+
+def _text(value: UUID | None) -> str:
+    return "" if value is None else str(value)
+
+
+def video_message(video: Video) -> catalog_pb2.Video:
+    return catalog_pb2.Video(
+        id=str(video.id),
+        title=video.title,
+        source_url=video.source_url,
+        external_id=video.external_id,
+        channel=video.channel,
+        duration=duration(video.duration_s),
+        content_sha256=video.content_sha256,
+        segment_count=video.segment_count,
+        landmark_count=video.landmark_count,
+        params_digest=video.params_digest,
+        create_time=timestamp(video.create_time),
+        update_time=timestamp(video.update_time),
+    )
+
+
+def _state_number(state: JobState) -> ingest_pb2.JobState.ValueType:
+    return ingest_pb2.JobState.Value(f"JOB_STATE_{state.value}")
+
+
+def states(numbers: Iterable[ingest_pb2.JobState.ValueType]) -> tuple[JobState, ...]:
+    """States of a request, whose numbers have been checked."""
+    names = (ingest_pb2.JobState.Name(number) for number in numbers)
+    return tuple(JobState(name.removeprefix("JOB_STATE_")) for name in names)
+
+
+def _step_number(step: JobStep | None) -> ingest_pb2.JobStep.ValueType:
+    return ingest_pb2.JobStep.Value(f"JOB_STEP_{step.value if step else 'UNSPECIFIED'}")
+
+
+def _progress(progress: JobProgress) -> ingest_pb2.JobProgress:
+    total_s = progress.audio_total_s
+    return ingest_pb2.JobProgress(
+        step=_step_number(progress.step),
+        fraction=progress.fraction,
+        audio_done=duration(progress.audio_done_s),
+        audio_total=None if total_s is None else duration(total_s),
+        bytes_done=progress.bytes_done,
+        bytes_total=progress.bytes_total,
+    )
+
+
+def _failure(failure: Failure) -> ingest_pb2.JobFailure:
+    return ingest_pb2.JobFailure(
+        reason=failure.reason,
+        message=failure.message,
+        remedy=failure.remedy,
+        transient=failure.transient,
+    )
+
+
+def _parameters(parameters: IngestParameters) -> ingest_pb2.IngestParameters:
+    return ingest_pb2.IngestParameters(
+        url=parameters.url,
+        file_name=parameters.file_name,
+        title=parameters.title,
+        external_id=parameters.external_id,
+        channel=parameters.channel,
+        source_url=parameters.source_url,
+        content_sha256=parameters.content_sha256,
+        size_bytes=parameters.size_bytes,
+    )
+
+
+def _result(result: IngestResult) -> ingest_pb2.IngestResult:
+    return ingest_pb2.IngestResult(
+        video_id=str(result.video_id), already_indexed=result.already_indexed
+    )
+
+
+def job_message(job: Job) -> ingest_pb2.Job:
+    return ingest_pb2.Job(
+        id=str(job.id),
+        kind=ingest_pb2.JobKind.Value(f"JOB_KIND_{job.kind.value}"),
+        state=_state_number(job.state),
+        progress=_progress(job.progress),
+        failure=None if job.failure is None else _failure(job.failure),
+        attempt=job.attempt,
+        max_attempts=job.max_attempts,
+        next_attempt_time=timestamp(job.next_attempt_time),
+        create_time=timestamp(job.create_time),
+        update_time=timestamp(job.update_time),
+        start_time=timestamp(job.start_time),
+        finish_time=timestamp(job.finish_time),
+        ingest=_parameters(job.parameters),
+        ingest_result=None if job.result is None else _result(job.result),
+    )
+
+
+def _parts(parts: ScoreParts) -> match_pb2.ScoreParts:
+    return match_pb2.ScoreParts(
+        score=parts.score,
+        landmark_votes=parts.landmark_votes,
+        landmark_contrast=parts.landmark_contrast,
+        rectified_correlation=parts.rectified_correlation,
+        correlation=parts.correlation,
+        distance=parts.distance,
+        overlap=parts.overlap,
+        coverage=parts.coverage,
+    )
+
+
+def match_message(match: MatchRecord) -> match_pb2.Match:
+    return match_pb2.Match(
+        id=_text(match.id),
+        query_id=_text(match.query_id),
+        video_id=str(match.video_id),
+        title=match.title,
+        source_url=match.source_url,
+        external_id=match.external_id,
+        clip_start=duration(match.clip_start_s),
+        clip_end=duration(match.clip_end_s),
+        video_start=duration(match.video_start_s),
+        video_end=duration(match.video_end_s),
+        speed=match.speed,
+        pitch=match.pitch,
+        confidence=match.confidence,
+        parts=_parts(match.parts),
+        also_at=[duration(at_s) for at_s in match.also_at_s],
+        create_time=timestamp(match.create_time),
+    )
+
+
+def stream_message(event: StreamEvent) -> match_pb2.MatchStreamResponse:
+    heard = duration(event.heard_s)
+    if isinstance(event, Heard):
+        return match_pb2.MatchStreamResponse(
+            heard=heard, heard_so_far=match_pb2.HeardSoFar(level_db=event.level_db)
+        )
+    if isinstance(event, ProvisionalMatch):
+        provisional = match_pb2.ProvisionalMatch(
+            match=match_message(event.match), stability=event.stability
+        )
+        return match_pb2.MatchStreamResponse(heard=heard, provisional=provisional)
+    if isinstance(event, FinalMatch):
+        return match_pb2.MatchStreamResponse(heard=heard, final=match_message(event.match))
+    summary = match_pb2.StreamSummary(query_id=str(event.query_id), match_count=event.match_count)
+    return match_pb2.MatchStreamResponse(heard=heard, summary=summary)
+
+
+def pcm_format(message: match_pb2.PcmFormat) -> PcmFormat:
+    return PcmFormat(
+        sample_rate_hz=message.sample_rate_hz,
+        channels=message.channels,
+        encoding=_PCM_ENCODINGS[message.encoding],
+    )
+
+
+def segment_message(segment: Segment) -> fingerprint_pb2.Segment:
+    return fingerprint_pb2.Segment(
+        index=segment.index,
+        start=duration(segment.start_s),
+        duration=duration(segment.duration_s),
+        landmark_count=segment.landmark_count,
+        landmarks=segment.landmarks,
+        descriptor=segment.descriptor,
+        vector=segment.vector,
+        md5=segment.md5,
+    )
+
+
+def segment_from(message: fingerprint_pb2.Segment, params_digest: str) -> Segment:
+    return Segment(
+        index=message.index,
+        start_s=seconds(message.start),
+        duration_s=seconds(message.duration),
+        landmarks=message.landmarks,
+        descriptor=message.descriptor,
+        vector=message.vector,
+        md5=message.md5,
+        params_digest=params_digest,
+        landmark_count=message.landmark_count,
+    )
+
+
+def fingerprint_message(found: Print) -> fingerprint_pb2.Fingerprint:
+    return fingerprint_pb2.Fingerprint(
+        video_id=_text(found.video_id),
+        params_digest=found.params_digest,
+        duration=duration(found.duration_s),
+        landmark_count=found.landmark_count,
+        segment_count=found.segment_count,
+        segments=[segment_message(segment) for segment in found.segments],
+    )
+
+
+def source_from(message: fingerprint_pb2.FingerprintSource) -> Source:
+    match message.WhichOneof("source"):
+        case "video_id":
+            return StoredSource(UUID(message.video_id))
+        case "fingerprint":
+            digest = message.fingerprint.params_digest
+            return GivenSource(
+                tuple(segment_from(one, digest) for one in message.fingerprint.segments)
+            )
+        case _:
+            return MediaSource(message.content)
+
+
+def comparison_message(found: Comparison) -> fingerprint_pb2.CompareResponse:
+    return fingerprint_pb2.CompareResponse(
+        same_audio=bool(found.passages),
+        confidence=found.confidence,
+        offset=duration(found.offset_s),
+        speed=found.speed,
+        pitch=found.pitch,
+        correlation=found.correlation,
+        distance=found.distance,
+        vector_similarity=found.vector_cosine,
+    )
+
+
+def index_message(state: IndexState) -> admin_pb2.IndexStatus:
+    status = state.status
+    return admin_pb2.IndexStatus(
+        video_count=status.recordings,
+        audio_duration=duration(status.hours * 3600.0),
+        volume_count=status.volumes,
+        tail_video_count=status.tail_recordings,
+        dead_video_count=status.dead_recordings,
+        triple_count=status.triples,
+        disk_bytes=state.disk_bytes,
+        tail_bytes=state.memory_bytes,
+        applied_revision=state.applied_revision,
+        catalogue_revision=state.catalogue_revision,
+        compacting=state.compacting,
+        params_digest=state.params_digest,
+    )
+
+
+def stats_message(stats: Stats) -> admin_pb2.GetStatsResponse:
+    totals = stats.totals
+    return admin_pb2.GetStatsResponse(
+        server_version=stats.server_version,
+        params_digest=stats.index.params_digest,
+        video_count=totals.videos,
+        audio_duration=duration(totals.audio_s),
+        segment_count=totals.segments,
+        landmark_count=totals.landmarks,
+        match_count=totals.matches,
+        jobs=_job_counts(totals.jobs.items()),
+        start_time=timestamp(stats.start_time),
+        index=index_message(stats.index),
+    )
+
+
+def _job_counts(counts: Iterable[tuple[JobState, int]]) -> Sequence[admin_pb2.JobCount]:
+    return [
+        admin_pb2.JobCount(state=_state_number(state), count=count)
+        for state, count in counts
+        if count
+    ]

@@ -1,0 +1,98 @@
+"""IngestService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+from soundhash.v1 import ingest_pb2, ingest_pb2_grpc
+from soundhash_server.errors import ErrorKind, PlatformError
+from soundhash_server.rpc.convert import job_message, states
+from soundhash_server.rpc.interceptors import Context
+from soundhash_server.services.ingest import Ingest, UploadSpec, UrlSpec
+
+
+class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
+
+    async def Upload(
+        self, request_iterator: AsyncIterator[ingest_pb2.UploadRequest], context: Context
+    ) -> ingest_pb2.Job:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("config"):
+            raise _config_missing()
+        config = first.config
+        spec = UploadSpec(
+            file_name=config.file_name,
+            title=config.title,
+            external_id=config.external_id,
+            channel=config.channel,
+            source_url=config.source_url,
+            content_sha256=config.content_sha256,
+            size_bytes=config.size_bytes,
+            request_id=config.request_id,
+        )
+        return job_message(await self._ingest.upload(spec, _chunks(request_iterator)))
+
+    async def SubmitUrl(
+        self, request: ingest_pb2.SubmitUrlRequest, context: Context
+    ) -> ingest_pb2.Job:
+        spec = UrlSpec(
+            url=request.url,
+            title=request.title,
+            external_id=request.external_id,
+            channel=request.channel,
+            request_id=request.request_id,
+        )
+        return job_message(await self._ingest.submit_url(spec))
+
+    async def GetJob(self, request: ingest_pb2.GetJobRequest, context: Context) -> ingest_pb2.Job:
+        return job_message(await self._ingest.get(UUID(request.id)))
+
+    async def ListJobs(
+        self, request: ingest_pb2.ListJobsRequest, context: Context
+    ) -> ingest_pb2.ListJobsResponse:
+        page = await self._ingest.list(
+            request.page_size, request.page_token, states(request.states), request.failure_reason
+        )
+        return ingest_pb2.ListJobsResponse(
+            jobs=[job_message(job) for job in page.items], next_page_token=page.next_page_token
+        )
+
+    async def WatchJob(
+        self, request: ingest_pb2.WatchJobRequest, context: Context
+    ) -> AsyncIterator[ingest_pb2.Job]:
+        async for job in self._ingest.watch(UUID(request.id)):
+            yield job_message(job)
+
+    async def CancelJob(
+        self, request: ingest_pb2.CancelJobRequest, context: Context
+    ) -> ingest_pb2.Job:
+        return job_message(await self._ingest.cancel(UUID(request.id)))
+
+    async def RetryJob(
+        self, request: ingest_pb2.RetryJobRequest, context: Context
+    ) -> ingest_pb2.Job:
+        return job_message(await self._ingest.retry(UUID(request.id)))
+
+
+async def _chunks(requests: AsyncIterator[ingest_pb2.UploadRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if not request.HasField("chunk"):
+            raise PlatformError(
+                ErrorKind.INVALID_ARGUMENT,
+                "UPLOAD_CONFIG_REPEATED",
+                "A second config came after the first message.",
+                "Send one config, then chunks only.",
+            )
+        yield request.chunk
+
+
+def _config_missing() -> PlatformError:
+    return PlatformError(
+        ErrorKind.INVALID_ARGUMENT,
+        "UPLOAD_CONFIG_MISSING",
+        "The first message of an upload has no config.",
+        "Send a message with config first, then the chunks.",
+    )

@@ -1,0 +1,265 @@
+"""What every call goes through: admission, validation, error mapping, one log line."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, cast
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+
+from soundhash_server.errors import ErrorKind, PlatformError
+from soundhash_server.rpc.errors import to_platform_error, to_status, unforeseen
+from soundhash_server.rpc.validation import parse
+from soundhash_server.services.readiness import Readiness
+
+log = structlog.get_logger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = grpc.RpcMethodHandler[Any, Any]
+
+OUR_PREFIX = "/soundhash.v1."
+ENDLESS_METHODS = frozenset({"/soundhash.v1.IngestService/WatchJob"})
+"""Calls that a draining server ends at once: they may last for ever and can be made again."""
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_ABORT_PATIENCE_S = 5.0
+"""A caller that reads nothing also holds up the status; it is left queued after this."""
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call while it runs."""
+
+    method: str
+    request_id: str
+    task: asyncio.Task[Any]
+    begun: float = field(default_factory=time.monotonic)
+    stopped_by_server: bool = False
+
+
+class CallGuard(grpc.aio.ServerInterceptor):
+    """Stands around every method of soundhash.v1; health and reflection pass untouched.
+
+    Takes calls only between readiness and draining. A caller that neither sends nor reads for
+    ``idle_s`` is sent away with STREAM_IDLE. Whatever a method raises becomes a rich status.
+    """
+
+    def __init__(self, readiness: Readiness, *, idle_s: float) -> None:
+        self._readiness = readiness
+        self._idle_s = idle_s
+        self._calls: set[_Call] = set()
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith(OUR_PREFIX):
+            return handler
+        return self._wrap(method, handler)
+
+    async def drain(self, patience_s: float) -> None:
+        """Lets calls finish; what still runs after ``patience_s`` ends with SERVER_DRAINING."""
+        self._stop([call for call in self._calls if call.method in ENDLESS_METHODS])
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._none_left.wait()
+        except TimeoutError:
+            log.warning("calls were cut short", calls=len(self._calls))
+            left = list(self._calls)
+            self._stop(left)
+            await asyncio.wait({call.task for call in left}, timeout=_ABORT_PATIENCE_S)
+
+    def _stop(self, calls: Iterable[_Call]) -> None:
+        for call in calls:
+            call.stopped_by_server = True
+            call.task.cancel()
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        """The same method over raw request bytes: reading them is part of what may fail."""
+        inner: Any
+        read = cast("Callable[[bytes], Message]", handler.request_deserializer)
+        if not handler.request_streaming and not handler.response_streaming:
+            inner = handler.unary_unary
+
+            async def unary_unary(data: bytes, context: Context) -> Any:
+                async def act() -> Any:
+                    return await inner(parse(read, data), context)
+
+                return await self._guard(method, context, act)
+
+            return grpc.unary_unary_rpc_method_handler(
+                unary_unary, response_serializer=handler.response_serializer
+            )
+        if not handler.request_streaming:
+            inner = handler.unary_stream
+
+            async def unary_stream(data: bytes, context: Context) -> None:
+                async def act() -> None:
+                    request = parse(read, data)
+                    await self._write_all(inner(request, context), context)
+
+                await self._guard(method, context, act)
+
+            return grpc.unary_stream_rpc_method_handler(
+                unary_stream, response_serializer=handler.response_serializer
+            )
+        if not handler.response_streaming:
+            inner = handler.stream_unary
+
+            async def stream_unary(_: object, context: Context) -> Any:
+                async def act() -> Any:
+                    return await inner(self._requests(read, context), context)
+
+                return await self._guard(method, context, act)
+
+            return grpc.stream_unary_rpc_method_handler(
+                stream_unary, response_serializer=handler.response_serializer
+            )
+        inner = handler.stream_stream
+
+        async def stream_stream(_: object, context: Context) -> None:
+            async def act() -> None:
+                responses = inner(self._requests(read, context), context)
+                await self._write_all(responses, context)
+
+            await self._guard(method, context, act)
+
+        return grpc.stream_stream_rpc_method_handler(
+            stream_stream, response_serializer=handler.response_serializer
+        )
+
+    async def _guard(self, method: str, context: Context, act: Callable[[], Awaitable[Any]]) -> Any:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - gRPC runs every handler in a task
+        call = _Call(method, _request_id(context), task)
+        self._calls.add(call)
+        self._none_left.clear()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=call.request_id)
+        code, reason = "OK", ""
+        try:
+            self._admit()
+            return await act()
+        except asyncio.CancelledError:
+            if not call.stopped_by_server:
+                code = "CANCELLED"
+                raise
+            task.uncancel()
+            error = _draining()
+            code, reason = error.kind.value, error.reason
+            await self._abort(context, error, call)
+        except Exception as raised:
+            error = self._translate(raised, call)
+            code, reason = error.kind.value, error.reason
+            await self._abort(context, error, call)
+        finally:
+            self._calls.discard(call)
+            if not self._calls:
+                self._none_left.set()
+            log.info(
+                "call",
+                method=method.removeprefix("/"),
+                code=code,
+                **({"reason": reason} if reason else {}),
+                elapsed_ms=round(1000 * (time.monotonic() - call.begun), 1),
+                peer=context.peer(),
+            )
+
+    def _admit(self) -> None:
+        if self._readiness.draining:
+            raise _draining()
+        if not self._readiness.started:
+            waiting_for = ", ".join(self._readiness.missing)
+            raise PlatformError(
+                ErrorKind.UNAVAILABLE,
+                "SERVER_NOT_READY",
+                f"The server is starting; it waits for: {waiting_for or 'itself'}.",
+                "Try again in a moment.",
+                retry_after_s=0.5,
+                metadata={"waiting_for": waiting_for},
+            )
+
+    def _translate(self, raised: Exception, call: _Call) -> PlatformError:
+        error = to_platform_error(raised)
+        if error is None:
+            error_id = uuid.uuid4().hex
+            log.exception("unforeseen failure", error_id=error_id, method=call.method)
+            return unforeseen(error_id)
+        if error.kind is ErrorKind.INTERNAL:
+            log.error("internal failure", reason=error.reason, exc_info=raised)
+        return error
+
+    async def _abort(self, context: Context, error: PlatformError, call: _Call) -> NoReturn:
+        try:
+            async with asyncio.timeout(_ABORT_PATIENCE_S):
+                await context.abort_with_status(to_status(error, call.request_id))
+        except TimeoutError:
+            # The status is queued behind answers that the caller does not read.
+            raise asyncio.CancelledError from None
+
+    async def _requests(
+        self, read: Callable[[bytes], Message], context: Context
+    ) -> AsyncIterator[Any]:
+        """The messages of the caller, each checked. Raises STREAM_IDLE."""
+        while True:
+            try:
+                async with asyncio.timeout(self._idle_s):
+                    data = await context.read()
+            except TimeoutError:
+                raise _idle(f"nothing was sent for {self._idle_s:g} s") from None
+            if data is grpc.aio.EOF:
+                return
+            yield parse(read, data)
+
+    async def _write_all(self, responses: AsyncIterator[Any], context: Context) -> None:
+        """Sends what comes, no faster than the caller reads. Raises STREAM_IDLE."""
+        try:
+            async for response in responses:
+                try:
+                    async with asyncio.timeout(self._idle_s):
+                        await context.write(response)
+                except TimeoutError:
+                    raise _idle(f"no answer was read for {self._idle_s:g} s") from None
+        finally:
+            close = getattr(responses, "aclose", None)
+            if close is not None:
+                await close()
+
+
+def _request_id(context: Context) -> str:
+    """The caller's ``x-request-id`` if it is printable, else a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return uuid.uuid4().hex
+
+
+def _draining() -> PlatformError:
+    return PlatformError(
+        ErrorKind.UNAVAILABLE,
+        "SERVER_DRAINING",
+        "This server is shutting down.",
+        "Try again; another server or the restarted one will answer.",
+        retry_after_s=1.0,
+    )
+
+
+def _idle(what: str) -> PlatformError:
+    return PlatformError(
+        ErrorKind.DEADLINE_EXCEEDED,
+        "STREAM_IDLE",
+        f"The stream was ended because {what}.",
+        "Keep sending and reading, or end the stream.",
+    )

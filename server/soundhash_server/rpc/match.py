@@ -1,0 +1,93 @@
+"""MatchService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from uuid import UUID
+
+from soundhash.v1 import match_pb2, match_pb2_grpc
+from soundhash_engine.matcher import MatchOptions
+from soundhash_server.errors import ErrorKind, PlatformError
+from soundhash_server.rpc.convert import (
+    duration,
+    match_message,
+    pcm_format,
+    stream_message,
+    uuid_or_none,
+)
+from soundhash_server.rpc.interceptors import Context
+from soundhash_server.services.live import LiveMatching, StreamConfig
+from soundhash_server.services.matching import Matching, match_options
+
+
+class MatchServicer(match_pb2_grpc.MatchServiceServicer):
+    def __init__(self, matching: Matching, live: LiveMatching, *, max_clip_s: float) -> None:
+        self._matching = matching
+        self._live = live
+        self._max_clip_s = max_clip_s
+
+    async def MatchClip(
+        self, request: match_pb2.MatchClipRequest, context: Context
+    ) -> match_pb2.MatchClipResponse:
+        answer = await self._matching.match_clip(request.content, self._options(request.options))
+        return match_pb2.MatchClipResponse(
+            query_id=str(answer.query_id),
+            matches=[match_message(match) for match in answer.matches],
+            clip_duration=duration(answer.clip_duration_s),
+            elapsed=duration(answer.elapsed_s),
+        )
+
+    async def MatchStream(
+        self, request_iterator: AsyncIterator[match_pb2.MatchStreamRequest], context: Context
+    ) -> AsyncIterator[match_pb2.MatchStreamResponse]:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("config"):
+            raise PlatformError(
+                ErrorKind.INVALID_ARGUMENT,
+                "STREAM_CONFIG_MISSING",
+                "The first message of a stream has no config.",
+                "Send a message with config first, then the audio.",
+            )
+        config = StreamConfig(
+            pcm=pcm_format(first.config.pcm) if first.config.HasField("pcm") else None,
+            options=self._options(first.config.options),
+            stop_after_first=first.config.stop_after_first,
+        )
+        async with aclosing(self._live.run(config, _audio(request_iterator))) as events:
+            async for event in events:
+                yield stream_message(event)
+
+    async def GetMatch(
+        self, request: match_pb2.GetMatchRequest, context: Context
+    ) -> match_pb2.Match:
+        return match_message(await self._matching.get(UUID(request.id)))
+
+    async def ListMatches(
+        self, request: match_pb2.ListMatchesRequest, context: Context
+    ) -> match_pb2.ListMatchesResponse:
+        page = await self._matching.list(
+            request.page_size,
+            request.page_token,
+            uuid_or_none(request.video_id),
+            uuid_or_none(request.query_id),
+        )
+        return match_pb2.ListMatchesResponse(
+            matches=[match_message(match) for match in page.items],
+            next_page_token=page.next_page_token,
+        )
+
+    def _options(self, options: match_pb2.MatchOptions) -> MatchOptions:
+        return match_options(options.top, options.min_confidence, self._max_clip_s)
+
+
+async def _audio(requests: AsyncIterator[match_pb2.MatchStreamRequest]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if not request.HasField("audio"):
+            raise PlatformError(
+                ErrorKind.INVALID_ARGUMENT,
+                "STREAM_CONFIG_REPEATED",
+                "A second config came after the first message.",
+                "Send one config, then audio only.",
+            )
+        yield request.audio
