@@ -223,7 +223,7 @@ def _decode(file: IO[bytes], max_duration_s: float | None) -> Iterator[Pcm]:
     try:
         container, stream = open_audio(file)
     except DecodeError as error:
-        raise _sharpen(error, head) from error.__cause__
+        raise sharpen(error, head) from error.__cause__
     resampler = MonoResampler(_CHUNK_SAMPLES)
     left = None if max_duration_s is None else round(max_duration_s * SAMPLE_RATE_HZ)
     with container:
@@ -244,7 +244,7 @@ def _count(pcm: Pcm, left: int | None, max_duration_s: float | None) -> int | No
     return left - pcm.size
 
 
-def _sharpen(error: DecodeError, head: bytes) -> DecodeError:
+def sharpen(error: DecodeError, head: bytes) -> DecodeError:
     """What looks like media by its first bytes and still does not open has been cut."""
     if error.reason == "NOT_MEDIA" and (head.startswith(_MAGIC) or head[4:8] == b"ftyp"):
         return decode_error("TRUNCATED_MEDIA", "the media breaks off in its header")
@@ -282,7 +282,7 @@ def probe(source: str | Path | bytes) -> AudioInfo:
         try:
             container, stream = open_audio(file)
         except DecodeError as error:
-            raise _sharpen(error, head) from error.__cause__
+            raise sharpen(error, head) from error.__cause__
         with container:
             duration_s: float | None = None
             if stream.duration is not None and stream.time_base is not None:

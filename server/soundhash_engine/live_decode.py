@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 from av.audio.frame import AudioFrame
 
-from soundhash_engine.decode import MonoResampler, audio_frames, decode_error, open_audio
+from soundhash_engine.decode import (
+    MonoResampler,
+    audio_frames,
+    decode_error,
+    open_audio,
+    sharpen,
+)
 from soundhash_engine.errors import DecodeError
 from soundhash_engine.params import SAMPLE_RATE_HZ
 from soundhash_engine.types import Pcm
@@ -40,12 +46,13 @@ class StreamDecoder:
         self._input: deque[bytes] = deque()
         self._input_bytes = 0
         self._input_ended = False
-        self._fed_bytes = 0
+        self._head = b""
         self._output: deque[Pcm] = deque()
         self._output_samples = 0
         self._done = False
         self._closed = False
         self._error: DecodeError | None = None
+        self._error_raised = False
         self._boxes = _BoxOrder()
         self._thread = threading.Thread(target=self._run, name="stream-decoder", daemon=True)
         self._thread.start()
@@ -64,9 +71,10 @@ class StreamDecoder:
 
     @property
     def ended(self) -> bool:
-        """All audio has been read, or the decoder was closed: `read` gives no more."""
+        """`read` has nothing more to give: neither audio nor an error that it has not raised."""
         with self._changed:
-            return self._closed or (self._done and not self._output)
+            told = self._error is None or self._error_raised
+            return self._closed or (self._done and not self._output and told)
 
     def feed(self, data: bytes, timeout_s: float | None = None) -> bool:
         """Give the next bytes; waits for room.
@@ -102,7 +110,8 @@ class StreamDecoder:
                 raise self._error
             self._input.append(bytes(data))
             self._input_bytes += len(data)
-            self._fed_bytes += len(data)
+            if len(self._head) < 16:
+                self._head += bytes(data[:16])
             self._changed.notify_all()
             return True
 
@@ -131,6 +140,7 @@ class StreamDecoder:
                     self._changed.notify_all()
                     return pcm
                 if self._error is not None and not self._closed:
+                    self._error_raised = True
                     raise self._error
                 if self._closed or self._done:
                     return None
@@ -178,13 +188,11 @@ class StreamDecoder:
 
     def _fail(self, error: DecodeError) -> None:
         with self._changed:
-            if self._error is None:
-                empty = self._input_ended and not self._fed_bytes
-                self._error = (
-                    decode_error("EMPTY_MEDIA", "the stream ended without a byte")
-                    if empty
-                    else error
-                )
+            if self._error is not None:
+                return
+            if self._input_ended and not self._head:
+                error = decode_error("EMPTY_MEDIA", "the stream ended without a byte")
+            self._error = sharpen(error, self._head)
 
     def _emit(self, pcm: Pcm) -> bool:
         """Hand audio to the reader; waits while it has too much. False once closed."""
