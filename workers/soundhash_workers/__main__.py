@@ -9,8 +9,8 @@ import sys
 def main() -> int:
     """Runs a worker until it is told to stop; returns the exit status."""
     import uvloop  # noqa: PLC0415
-    from soundhash_server.log import set_up_logging  # noqa: PLC0415
 
+    from soundhash_server.log import set_up_logging  # noqa: PLC0415
     from soundhash_server.settings import Settings, SettingsError  # noqa: PLC0415
     from soundhash_workers.worker import work  # noqa: PLC0415
 

@@ -7,8 +7,6 @@ forked from a server process that has the engine loaded and no threads, in some 
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -20,12 +18,12 @@ from pathlib import Path
 
 from soundhash_engine import PARAMS, Segment
 from soundhash_workers.failures import JobError
+from soundhash_workers.forks import CONTEXT
 
 _STALL_S = 120.0
 _POLL_S = 0.1
 _EXIT_S = 5.0
 
-_context = multiprocessing.get_context("forkserver")
 # Starting one process looks after all others, which multiprocessing does not guard.
 _processes = threading.Lock()
 
@@ -46,17 +44,6 @@ class ExtractionCancelled(Exception):  # noqa: N818 - no error
     """`cancel` was set."""
 
 
-def prepare() -> None:
-    """Begins to load the engine in the background; the first extraction waits for the rest."""
-    # Linear algebra of a child on all cores would only be in the way of the others.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    _context.set_forkserver_preload(["soundhash_workers.extract_child"])
-    from multiprocessing import forkserver  # noqa: PLC0415
-
-    forkserver.ensure_running()
-
-
 def extract(
     path: Path,
     *,
@@ -72,8 +59,8 @@ def extract(
     EngineError for media without usable sound, JobError (DECODE_STALLED, DECODE_CRASHED,
     OUT_OF_MEMORY, SILENT_AUDIO, CLIP_TOO_SHORT), OSError.
     """
-    ours, theirs = _context.Pipe(duplex=False)
-    process = _context.Process(target=_run_child, args=(theirs, path, max_media_s), daemon=True)
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_run_child, args=(theirs, path, max_media_s), daemon=True)
     with ours:
         try:
             with theirs, _processes:

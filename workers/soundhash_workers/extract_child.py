@@ -1,7 +1,7 @@
 """Decodes and fingerprints one file, in a process of its own (see extract).
 
-Importing this compiles the engine's kernels, once, in the process that the children are forked
-from; it must stay free of threads.
+Importing this loads all that a child needs and the engine's kernels, once, in the process that
+the children are forked from; it must stay free of threads.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from soundhash_engine import (
+# Answering callers goes before indexing, and starting the platform before loading this.
+os.nice(5)
+
+import soundhash_workers.extract  # noqa: E402, F401 - children start in it
+from soundhash_engine import (  # noqa: E402
     SAMPLE_RATE_HZ,
     EngineError,
     Extractor,
     decode_file,
     probe,
 )
-from soundhash_engine.warm import warm
-from soundhash_workers.process import die_with_parent
+from soundhash_engine.warm import warm  # noqa: E402
+from soundhash_workers.process import die_with_parent  # noqa: E402
 
 PROGRESS_S = 0.2
 _MEMORY_BYTES = 3 << 30
-_NICE = 5
 
 warm()
 
@@ -41,8 +44,7 @@ def run(answers: Connection, path: Path, max_media_s: float) -> None:
     die_with_parent(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # Answering callers goes before indexing, and a file that wants gigabytes is no recording.
-    os.nice(_NICE)
+    # A file that wants gigabytes is no recording.
     _limit_memory()
     try:
         _extract(answers, path, max_media_s)

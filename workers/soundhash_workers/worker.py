@@ -19,7 +19,7 @@ from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.migrate import status
 from soundhash_server.store.pool import create_pool
 from soundhash_server.store.videos import Videos
-from soundhash_workers import extract
+from soundhash_workers import forks
 from soundhash_workers.http import open_session
 from soundhash_workers.pipeline import Pipeline
 from soundhash_workers.runner import JobRunner, KeepAlive
@@ -48,7 +48,7 @@ async def work(settings: Settings) -> None:
         )
     # Its lines about wake-ups say less than ours about jobs.
     logging.getLogger("arq").setLevel(logging.WARNING)
-    extract.prepare()
+    forks.prepare()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
