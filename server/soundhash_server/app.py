@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,6 @@ from soundhash_server.services.cpu import CpuPool
 from soundhash_server.services.fingerprints import Fingerprinting
 from soundhash_server.services.index import IndexService
 from soundhash_server.services.ingest import Ingest
-from soundhash_server.services.job_watch import JobWatch
 from soundhash_server.services.live import LiveMatching
 from soundhash_server.services.matching import Matching
 from soundhash_server.services.readiness import Part, Readiness
@@ -130,7 +129,6 @@ class Server:
             seal_hours=settings.index_seal_hours,
         )
         closers.push_async_callback(index.close)
-        watch = JobWatch(listener)
         self._readiness = Readiness(
             {
                 Part.DATABASE: changes.current_revision,
@@ -153,7 +151,7 @@ class Server:
                     videos,
                     queue,
                     spool,
-                    watch,
+                    listener,
                     uploads_dir=settings.uploads_dir,
                     max_upload_bytes=settings.max_upload_bytes,
                     max_attempts=settings.job_max_attempts,
@@ -195,7 +193,6 @@ class Server:
         log.info("listening", host=settings.host, port=self.port, tls=bool(settings.tls_cert))
         self._spawn(listener.run(), "listener")
         self._spawn(index.run(), "index")
-        self._spawn(watch.run(), "job-watch")
         self._spawn(self._health.run(), "health")
         self._spawn(self._become_ready(), "readiness")
 
@@ -265,8 +262,11 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials:
     )
 
 
-async def serve(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit status."""
+async def serve(settings: Settings, on_ready: Callable[[int], None] | None = None) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit status.
+
+    on_ready: told the port once calls are taken.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -274,20 +274,23 @@ async def serve(settings: Settings) -> int:
     server = Server(settings)
     await server.start()
     try:
+        ready = asyncio.create_task(server.wait_ready())
+        if on_ready is not None:
+            ready.add_done_callback(lambda task: task.cancelled() or on_ready(server.port))
         stopped = asyncio.create_task(stop.wait())
         failed = asyncio.create_task(server.failed.wait())
         await asyncio.wait((stopped, failed), return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopped, failed):
+        for task in (ready, stopped, failed):
             task.cancel()
     finally:
         await server.stop()
     return 1 if server.failed.is_set() else 0
 
 
-def main(settings: Settings) -> int:
+def main(settings: Settings, on_ready: Callable[[int], None] | None = None) -> int:
     """Runs the server; what cannot work is said in one line. Returns the exit status."""
     try:
-        return uvloop.run(serve(settings))
+        return uvloop.run(serve(settings, on_ready))
     except (SettingsError, PlatformError, OSError) as error:
         sys.stderr.write(f"soundhash serve: {error}\n")
         return 2

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 import structlog
@@ -21,8 +21,8 @@ from soundhash_server.services.readiness import Readiness
 
 log = structlog.get_logger(__name__)
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 OUR_PREFIX = "/soundhash.v1."
 ENDLESS_METHODS = frozenset({"/soundhash.v1.IngestService/WatchJob"})
@@ -33,7 +33,7 @@ _ABORT_PATIENCE_S = 5.0
 """A caller that reads nothing also holds up the status; it is left queued after this."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Call:
     """One call while it runs."""
 

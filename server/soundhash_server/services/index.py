@@ -18,13 +18,12 @@ from soundhash_engine.index import Index, IndexStatus, Snapshot
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.services.volume_files import VolumeFiles
 from soundhash_server.store.changes import Changes
-from soundhash_server.store.listener import Listener
+from soundhash_server.store.listener import CATALOGUE, Listener
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-CHANNEL = "soundhash_catalogue"
 BATCH_HOURS = 5.0
 """Recordings are taken in by so much audio at a time: it bounds memory, and each batch builds
 the live tail once."""
@@ -101,7 +100,7 @@ class IndexService:
 
     async def run(self) -> None:
         """Loads, then follows the catalogue for ever; what fails is tried again."""
-        subscription = self._listener.subscribe(CHANNEL)
+        subscription = self._listener.subscribe(CATALOGUE)
         complaint = ""
         while True:
             try:

@@ -13,12 +13,15 @@ from soundhash_engine import PARAMS
 from soundhash_server.errors import ErrorKind, PlatformError, not_found
 from soundhash_server.model import IngestParameters, Job, JobKind, JobState, Page, Video
 from soundhash_server.queue import JobQueue
-from soundhash_server.services.job_watch import JobWatch
 from soundhash_server.services.uploads import Received, Spool
 from soundhash_server.sources import sha256_key, url_key
 from soundhash_server.store.jobs import Jobs
+from soundhash_server.store.listener import JOBS, Listener
 from soundhash_server.store.videos import Videos, external_id_taken
 from soundhash_server.url_guard import check_url
+
+WATCH_POLL_S = 1.0
+"""Watchers look again after this even if nothing was announced: announcements can be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Ingest:
         videos: Videos,
         queue: JobQueue,
         spool: Spool,
-        watch: JobWatch,
+        listener: Listener,
         *,
         uploads_dir: Path,
         max_upload_bytes: int,
@@ -66,7 +69,7 @@ class Ingest:
         self._videos = videos
         self._queue = queue
         self._spool = spool
-        self._watch = watch
+        self._listener = listener
         self._uploads_dir = uploads_dir
         self._max_upload_bytes = max_upload_bytes
         self._max_attempts = max_attempts
@@ -152,7 +155,7 @@ class Ingest:
         Raises PlatformError NOT_FOUND (JOB_NOT_FOUND).
         """
         shown: Job | None = None
-        with self._watch.changes_of(job_id) as changes:
+        with self._listener.subscribe(JOBS, str(job_id)) as changes:
             while True:
                 changes.clear()
                 job = await self.get(job_id)
@@ -161,7 +164,7 @@ class Ingest:
                     shown = job
                 if job.state.finished:
                     return
-                await changes.wait()
+                await changes.wait(WATCH_POLL_S)
 
     async def cancel(self, job_id: UUID) -> Job:
         """Raises PlatformError NOT_FOUND (JOB_NOT_FOUND)."""
