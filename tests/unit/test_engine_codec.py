@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sounds import hiss, tune
+
 from soundhash_engine.codec import decode_segment, encode_segment
 from soundhash_engine.errors import CorruptFingerprint, EngineError, ParamsMismatch
 from soundhash_engine.fingerprint import extract, join
@@ -14,8 +16,6 @@ from soundhash_engine.landmarks import rank_landmarks
 from soundhash_engine.params import PARAMS, Params
 from soundhash_engine.types import Landmarks, Segment
 from soundhash_engine.vector import VECTOR_DIMS, compact_vector
-
-from tests.sounds import hiss, tune
 
 SHORT = dataclasses.replace(PARAMS, segment_s=6)
 SEGMENTS = extract(tune(20, seed=7), SHORT)
@@ -51,7 +51,7 @@ def segment_of(landmarks: Landmarks, params: Params = PARAMS) -> Segment:
         st.tuples(st.integers(0, 11250), st.integers(0, 667), st.integers(0, 63)), max_size=60
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_round_trip(rows: list[tuple[int, int, int]]) -> None:
     landmarks = landmarks_of(rows, 5625)
     segment = segment_of(landmarks)
@@ -103,7 +103,7 @@ def sealed(magic: int, body: bytes, params: Params = SHORT) -> bytes:
 
 
 @given(content=st.binary(max_size=200), squeeze=st.booleans(), flip=st.integers(0, 20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True)
 def test_invented_content_is_refused(content: bytes, squeeze: bool, flip: int) -> None:
     # A right checksum does not help: behind it everything is checked again.
     header = b"\x01\x00\x77\x01" + flip.to_bytes(4, "little")

@@ -9,12 +9,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+from tests.sounds import tune
+
 from soundhash_engine.fingerprint import extract
 from soundhash_engine.landmarks import find_landmarks
 from soundhash_engine.params import PARAMS
 from soundhash_engine.types import Landmarks
-
-from tests.sounds import tune
 
 PATH = Path(__file__).with_suffix(".json")
 TUNES = ((1, 100.0), (2, 30.0), (3, 2.5))
