@@ -73,7 +73,7 @@ class JobQueue:
         try:
             await self._redis.enqueue_job(TASK_NAME, str(job_id), _job_id=str(job_id))
         except QUEUE_ERRORS as error:
-            log.warning("queue_away", job_id=str(job_id), error=type(error).__name__)
+            log.warning("queue is away", job_id=str(job_id), error=type(error).__name__)
             return False
         return True
 

@@ -18,9 +18,9 @@ from soundhash_server.errors import ErrorKind, PlatformError
 _SCHEMES = frozenset({"http", "https"})
 _MAX_URL_CHARS = 2048
 _RESOLVE_TIMEOUT_S = 10.0
-# IPv6 addresses that carry an IPv4 address, which is the one that is reached in the end.
+# IPv6 addresses that stand for an IPv4 address.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
+_IPV4_MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 
 
 def is_public_address(address: str) -> bool:
@@ -35,17 +35,17 @@ def is_public_address(address: str) -> bool:
         return False
     return all(
         ip.is_global and not ip.is_multicast and not ip.is_reserved and not ip.is_unspecified
-        for ip in (found, *_carried(found))
+        for ip in _reached(found)
     )
 
 
-def _carried(ip: IPv4Address | IPv6Address) -> list[IPv4Address]:
+def _reached(ip: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
+    """The addresses that a connection to ``ip`` may end at."""
     if isinstance(ip, IPv4Address):
-        return []
-    carried = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-    if ip in _NAT64 or ip in _IPV4_COMPATIBLE:
-        carried.append(IPv4Address(ip.packed[-4:]))
-    return [address for address in carried if address is not None]
+        return [ip]
+    if ip in _NAT64 or ip in _IPV4_MAPPED:
+        return [IPv4Address(ip.packed[-4:])]
+    return [ip, *([ip.sixtofour] if ip.sixtofour else ()), *(ip.teredo or ())]
 
 
 def split_url(url: str) -> SplitResult:

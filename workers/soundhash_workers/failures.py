@@ -106,7 +106,7 @@ def failure_of(error: Exception) -> tuple[Failure, float | None]:
         case MemoryError():
             return JobError("OUT_OF_MEMORY", "The worker's memory is used up.").failure, None
     error_id = uuid.uuid4().hex
-    log.error("unexpected_failure", error_id=error_id, exc_info=error)
+    log.error("unforeseen failure", error_id=error_id, exc_info=error)
     return JobError("INTERNAL", f"An unexpected error, id {error_id}.").failure, None
 
 

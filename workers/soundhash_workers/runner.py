@@ -55,10 +55,10 @@ class JobRunner:
         if lease is None:
             return
         with structlog.contextvars.bound_contextvars(job_id=str(job_id), attempt=lease.job.attempt):
-            log.info("job_started")
+            log.info("job started")
             started_s = time.monotonic()
             outcome = await self._run(lease, keep_alive)
-            log.info("job_ended", outcome=outcome, elapsed_s=round(time.monotonic() - started_s, 3))
+            log.info("job ended", outcome=outcome, elapsed_s=round(time.monotonic() - started_s, 3))
 
     async def _run(self, lease: Lease, keep_alive: KeepAlive) -> str:
         report = Report()
@@ -101,7 +101,7 @@ class JobRunner:
                 away = False
             except PlatformError as error:
                 if not away:
-                    log.warning("heartbeat_failed", reason=error.reason)
+                    log.warning("heartbeat failed", reason=error.reason)
                 away = True
             await keep_alive()
             await asyncio.sleep(HEARTBEAT_S)
@@ -155,19 +155,19 @@ class JobRunner:
         try:
             kept = await _persist(lambda: self._jobs.fail(lease.token, failure, delay_s))
         except PlatformError as unavailable:
-            log.warning("failure_not_told", reason=unavailable.reason)
+            log.warning("failure not stored", reason=unavailable.reason)
             return "lease left to expire"
         if kept and upload is not None:
             # Bytes that fail for good are of no use; others may be tried again.
             await asyncio.to_thread(upload.keep if failure.transient else upload.remove)
-        log.info("job_failed", reason=failure.reason, message=failure.message, retry_in_s=delay_s)
+        log.info("job failed", reason=failure.reason, message=failure.message, retry_in_s=delay_s)
         return "failed" if delay_s is None else "to be retried"
 
     async def _give_back(self, lease: Lease) -> None:
         with contextlib.suppress(PlatformError, TimeoutError):
             async with asyncio.timeout(_GIVE_BACK_S):
                 await self._jobs.release(lease.token)
-                log.info("job_given_back")
+                log.info("job given back")
 
 
 async def _persist(write: Callable[[], Awaitable[T]]) -> T:

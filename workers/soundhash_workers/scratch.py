@@ -53,7 +53,7 @@ class Scratch:
             shutil.rmtree(lock_path.with_suffix(""), ignore_errors=True)
             lock_path.unlink(missing_ok=True)
             os.close(lock)
-            log.info("scratch_swept", folder=lock_path.stem)
+            log.info("removed a dead worker's files", folder=lock_path.stem)
 
     def close(self) -> None:
         """Removes this worker's part."""

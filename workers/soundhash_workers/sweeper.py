@@ -56,9 +56,9 @@ class Sweeper:
                     await asyncio.to_thread(self._scratch.sweep)
                     await self._uploads.sweep(self._grace_s)
             except (PlatformError, OSError) as error:
-                log.warning("sweep_failed", error=getattr(error, "reason", type(error).__name__))
+                log.warning("sweep failed", error=getattr(error, "reason", type(error).__name__))
             except Exception:
-                log.exception("sweep_failed")
+                log.exception("sweep failed")
             turn += 1
             # Workers that started together must not sweep together.
             pause_s = self._sweep_s * random.uniform(0.5, 1.5)  # noqa: S311 - no secret

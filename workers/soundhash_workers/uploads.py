@@ -72,7 +72,7 @@ class UploadSweeper:
                 if video is None or video.params_digest != self._params_digest:
                     continue
             upload.remove()
-            log.info("upload_swept", content_sha256=digest)
+            log.info("removed an upload nobody needs", content_sha256=digest)
 
     def _older_than(self, age_s: float) -> list[tuple[Upload, float]]:
         found = []

@@ -107,15 +107,15 @@ class WakeUps(Worker):
             self._lost(error)
             await asyncio.sleep(_FIRST_PAUSE_S)
         except Exception:
-            log.exception("wakeup_failed")
+            log.exception("wake-up failed")
         else:
             if self._away:
-                log.info("queue_back")
+                log.info("queue is back")
             self._away = False
 
     def _lost(self, error: BaseException) -> None:
         if not self._away:
-            log.warning("queue_away", error=type(error).__name__)
+            log.warning("queue is away", error=type(error).__name__)
         self._away = True
 
     async def _wake(self, ctx: dict[Any, Any], *args: Any, **_kwargs: Any) -> None:

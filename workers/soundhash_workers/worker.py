@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 from collections.abc import AsyncIterator
 from uuid import UUID
@@ -41,34 +40,33 @@ async def work(settings: Settings) -> None:
     Waits for the database, its schema and the queue as long as it takes. Raises SettingsError
     without their URLs, OSError when the data folder cannot be used.
     """
-    if not settings.database_url or not settings.redis_url:
-        raise SettingsError(
-            "A worker needs SOUNDHASH_DATABASE_URL and SOUNDHASH_REDIS_URL; "
-            "`soundhash up` starts everything by itself."
-        )
-    # Its lines about wake-ups say less than ours about jobs.
-    logging.getLogger("arq").setLevel(logging.WARNING)
-    forks.prepare()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     stopping = asyncio.create_task(stopped.wait())
-    working = asyncio.create_task(_work(settings))
+    working = asyncio.create_task(serve(settings))
     await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not working.done():
-        log.info("worker_stopping")
+        log.info("worker stops")
         working.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await working
-    log.info("worker_stopped")
+    log.info("worker stopped")
 
 
-async def _work(settings: Settings) -> None:
+async def serve(settings: Settings) -> None:
+    """As `work`, until cancelled."""
+    if not settings.database_url or not settings.redis_url:
+        raise SettingsError(
+            "A worker needs SOUNDHASH_DATABASE_URL and SOUNDHASH_REDIS_URL; "
+            "`soundhash up` starts everything by itself."
+        )
+    forks.prepare()
     await _wait_for_schema(settings.database_url)
     async with _resources(settings) as (wakeups, sweeper):
-        log.info("worker_ready", concurrency=settings.effective_worker_concurrency)
+        log.info("worker is ready", concurrency=settings.effective_worker_concurrency)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(sweeper.run())
@@ -103,7 +101,7 @@ async def _resources(settings: Settings) -> AsyncIterator[tuple[WakeUps, Sweeper
                 await runner.run(job_id, keep_alive)
             except PlatformError as error:
                 # The claim did not get through; the sweeper wakes the job again.
-                log.warning("claim_failed", job_id=str(job_id), reason=error.reason)
+                log.warning("job not claimed", job_id=str(job_id), reason=error.reason)
 
         wakeups = WakeUps(
             redis,
@@ -135,6 +133,6 @@ async def _wait_for_schema(database_url: str) -> None:
                 raise
             reason = error.reason
         if not waiting:
-            log.info("waiting_for_database", reason=reason)
+            log.info("waits for the database", reason=reason)
         waiting = True
         await asyncio.sleep(_WAIT_S)
