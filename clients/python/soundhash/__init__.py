@@ -1,1 +1,130 @@
-""""""
+"""SoundHash tells you which video a clip comes from, and where in it.
+
+    with soundhash.Client() as client:
+        for match in client.match("clip.ogg").matches:
+            print(match.title, match.video_start_s, match.confidence)
+
+`AsyncClient` has the same methods for asyncio. All failures are SoundHashError.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from soundhash._version import __version__
+
+if TYPE_CHECKING:
+    from soundhash._client import AsyncClient
+    from soundhash._config import TlsConfig
+    from soundhash._errors import (
+        Aborted,
+        AlreadyExists,
+        Cancelled,
+        DataLoss,
+        DeadlineExceeded,
+        FailedPrecondition,
+        FieldViolation,
+        Internal,
+        InvalidArgument,
+        NotFound,
+        OutOfRange,
+        PermissionDenied,
+        ResourceExhausted,
+        SoundHashError,
+        Unauthenticated,
+        Unavailable,
+        Unimplemented,
+    )
+    from soundhash._sync import Client
+    from soundhash._types import (
+        Comparison,
+        FinalMatch,
+        Fingerprint,
+        Health,
+        Heard,
+        IndexStatus,
+        IngestParameters,
+        IngestResult,
+        Job,
+        JobFailure,
+        JobKind,
+        JobProgress,
+        JobState,
+        JobStep,
+        Match,
+        MatchResult,
+        PcmEncoding,
+        PcmFormat,
+        ProvisionalMatch,
+        ScoreParts,
+        Segment,
+        Stats,
+        StreamEvent,
+        StreamSummary,
+        Video,
+    )
+
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "AsyncClient",
+    "Cancelled",
+    "Client",
+    "Comparison",
+    "DataLoss",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "FieldViolation",
+    "FinalMatch",
+    "Fingerprint",
+    "Health",
+    "Heard",
+    "IndexStatus",
+    "IngestParameters",
+    "IngestResult",
+    "Internal",
+    "InvalidArgument",
+    "Job",
+    "JobFailure",
+    "JobKind",
+    "JobProgress",
+    "JobState",
+    "JobStep",
+    "Match",
+    "MatchResult",
+    "NotFound",
+    "OutOfRange",
+    "PcmEncoding",
+    "PcmFormat",
+    "PermissionDenied",
+    "ProvisionalMatch",
+    "ResourceExhausted",
+    "ScoreParts",
+    "Segment",
+    "SoundHashError",
+    "Stats",
+    "StreamEvent",
+    "StreamSummary",
+    "TlsConfig",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "Video",
+    "__version__",
+]
+
+_MODULES = ("_sync", "_client", "_types", "_errors", "_config")
+
+
+def __getattr__(name: str) -> object:
+    # Everything is loaded when it is first asked for: `soundhash --help` needs no gRPC.
+    if name in __all__:
+        for module in _MODULES:
+            found: object = getattr(import_module(f"soundhash.{module}"), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module 'soundhash' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,228 @@
+"""How the asyncio client makes its calls: connection, deadlines, retries, streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from soundhash import _calls as calls
+from soundhash import _convert as convert
+from soundhash import _types as t
+from soundhash._config import ClientConfig
+from soundhash._errors import (
+    DeadlineExceeded,
+    client_closed,
+    from_rpc_error,
+    job_not_finished,
+)
+from soundhash._media import MediaReader, Progress, audio_messages
+from soundhash._retry import Attempts
+from soundhash._stubs import AsyncStubs
+from soundhash.v1 import ingest_pb2, match_pb2
+
+T = TypeVar("T")
+
+
+class AsyncTransport:
+    """One channel, opened by the first call in the running event loop, and the ways of
+    calling over it. Cancelling a task cancels its call on the server."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self._channel: grpc.aio.Channel | None = None
+        self._stubs: AsyncStubs | None = None
+        self._closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a channel that has to be closed."""
+        return self._channel is not None
+
+    @property
+    def stubs(self) -> AsyncStubs:
+        """The generated stubs. Raises FailedPrecondition (CLIENT_CLOSED) when closed."""
+        if self._closed:
+            raise client_closed()
+        if self._stubs is None:
+            options, credentials = self.config.channel_options(), self.config.credentials()
+            if credentials is None:
+                self._channel = grpc.aio.insecure_channel(self.config.address, options)
+            else:
+                self._channel = grpc.aio.secure_channel(self.config.address, credentials, options)
+            self._stubs = AsyncStubs.on(self._channel)
+        return self._stubs
+
+    async def close(self) -> None:
+        """Ends all calls and the connection; closing again does nothing."""
+        self._closed = True
+        channel, self._channel, self._stubs = self._channel, None, None
+        if channel is not None:
+            await channel.close()
+
+    async def unary(self, call: calls.Call[T], timeout_s: float | None) -> T:
+        """A call with one answer, tried again where that is safe."""
+        method = getattr(getattr(self.stubs, call.service), call.method)
+        attempts = Attempts(
+            self.config.max_retries if call.idempotent else 0,
+            self.config.timeout_s if timeout_s is None else timeout_s,
+        )
+        while True:
+            try:
+                return call.convert(await method(call.request, **self._call_options(attempts)))
+            except grpc.RpcError as error:
+                delay_s = attempts.next_delay_s(from_rpc_error(error, self.config.address))
+            await asyncio.sleep(delay_s)
+
+    async def pages(self, listing: calls.Listing[T], timeout_s: float | None) -> AsyncIterator[T]:
+        """The items of all pages; a page is asked for when it is needed."""
+        call: calls.Call[calls.Page[T]] | None = listing.first_page()
+        n_seen = 0
+        while call is not None:
+            page = await self.unary(call, timeout_s)
+            for item in page.items:
+                yield item
+            n_seen += len(page.items)
+            call = listing.next_page(page, n_seen)
+
+    async def send_media(
+        self,
+        upload: calls.MediaCall[T],
+        reader: MediaReader,
+        progress: Progress | None,
+        timeout_s: float | None,
+    ) -> T:
+        """Sends media in chunks; again from the start while the server is away."""
+        method = getattr(getattr(self.stubs, upload.service), upload.method)
+        attempts = Attempts(self.config.max_retries if reader.rewindable else 0, timeout_s)
+        while True:
+            await asyncio.to_thread(reader.rewind)
+            call = method(**self._call_options(attempts))
+            try:
+                await self._send_chunks(call, upload, reader, progress)
+                return upload.convert(await call)
+            except grpc.RpcError as error:
+                delay_s = attempts.next_delay_s(from_rpc_error(error, self.config.address))
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay_s)
+
+    async def _send_chunks(
+        self,
+        call: grpc.aio.StreamUnaryCall[Any, Any],
+        upload: calls.MediaCall[T],
+        reader: MediaReader,
+        progress: Progress | None,
+    ) -> None:
+        try:
+            for message in upload.head:
+                await call.write(message)
+            n_sent = 0
+            while chunk := await asyncio.to_thread(reader.read):
+                await call.write(upload.wrap(chunk))
+                n_sent += len(chunk)
+                if progress is not None:
+                    progress(n_sent, reader.size_bytes)
+            await call.done_writing()
+        except asyncio.InvalidStateError:
+            # The server has answered before the end; what it says stands in the call.
+            return
+
+    async def stream(
+        self,
+        config: match_pb2.MatchStreamRequest,
+        chunks: AsyncIterable[bytes] | Iterable[bytes],
+        timeout_s: float | None,
+    ) -> AsyncGenerator[t.StreamEvent, None]:
+        """Live audio; events as they come."""
+        call = self.stubs.match.MatchStream(timeout=timeout_s, metadata=self.config.metadata)
+        sender = asyncio.create_task(_send_audio(call, config, chunks))
+        try:
+            async for message in call:
+                event = convert.stream_event(message)
+                if event is not None:
+                    yield event
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.config.address) from None
+        except asyncio.CancelledError:
+            if sender.done() and not sender.cancelled() and (failure := sender.exception()):
+                raise failure from None
+            raise
+        finally:
+            sender.cancel()
+            call.cancel()
+            await asyncio.wait([sender])
+
+    async def watch(self, job_id: str, timeout_s: float | None) -> AsyncGenerator[t.Job, None]:
+        """A job at every change until it is finished; comes back when the connection is lost."""
+        attempts = Attempts(self.config.max_retries, timeout_s)
+        request, last = ingest_pb2.WatchJobRequest(id=job_id), None
+        while True:
+            call = self.stubs.ingest.WatchJob(request, **self._call_options(attempts))
+            try:
+                async for message in call:
+                    attempts.works()
+                    job = convert.job(message)
+                    if job != last:
+                        yield job
+                    if job.state.finished:
+                        return
+                    last = job
+                return
+            except grpc.RpcError as error:
+                delay_s = attempts.next_delay_s(from_rpc_error(error, self.config.address))
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay_s)
+
+    async def wait(self, job_id: str, timeout_s: float | None) -> t.Job:
+        """A job once it is finished."""
+        try:
+            async with aclosing(self.watch(job_id, timeout_s)) as states:
+                async for job in states:
+                    if job.state.finished:
+                        return job
+        except DeadlineExceeded:
+            raise job_not_finished(job_id, timeout_s) from None
+        raise job_not_finished(job_id, timeout_s)
+
+    def _call_options(self, attempts: Attempts) -> dict[str, Any]:
+        return {"timeout": attempts.remaining_s, "metadata": self.config.metadata}
+
+
+async def _send_audio(
+    call: grpc.aio.StreamStreamCall[Any, Any],
+    config: match_pb2.MatchStreamRequest,
+    chunks: AsyncIterable[bytes] | Iterable[bytes],
+) -> None:
+    """Sends live audio as fast as the server takes it.
+
+    What goes wrong in `chunks` cancels the call and is raised; what goes wrong in the call
+    is told to the one who reads its events.
+    """
+    try:
+        await call.write(config)
+        async for chunk in _asynchronous(chunks):
+            for message in audio_messages(chunk):
+                await call.write(message)
+        await call.done_writing()
+    except (grpc.RpcError, asyncio.InvalidStateError):
+        return
+    except Exception:
+        call.cancel()
+        raise
+
+
+async def _asynchronous(chunks: AsyncIterable[bytes] | Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Chunks of either kind; plain iterators may block, so they run in a thread."""
+    if isinstance(chunks, AsyncIterable):
+        async for chunk in chunks:
+            yield chunk
+        return
+    iterator = iter(chunks)
+    while (piece := await asyncio.to_thread(next, iterator, None)) is not None:
+        yield piece

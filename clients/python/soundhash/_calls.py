@@ -1,0 +1,264 @@
+"""Every call of the API, described once for both clients: what is sent and what comes back."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+
+from soundhash import _convert as convert
+from soundhash import _types as t
+from soundhash._media import MediaReader
+from soundhash.v1 import admin_pb2, catalog_pb2, fingerprint_pb2, ingest_pb2, match_pb2
+
+T = TypeVar("T")
+
+_PAGE_SIZE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A call with one answer.
+
+    service: the name of its stub in Stubs. method: the RPC. convert: from the answer's
+    message. idempotent: whether doing it twice is the same as doing it once.
+    """
+
+    service: str
+    method: str
+    request: Message
+    convert: Callable[[Any], T]
+    idempotent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MediaCall(Generic[T]):
+    """A call that sends media in chunks, after the messages of `head`."""
+
+    service: str
+    method: str
+    head: tuple[Message, ...]
+    wrap: Callable[[bytes], Message]
+    convert: Callable[[Any], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """A call whose answer comes in pages. field: where a page holds its items."""
+
+    service: str
+    method: str
+    request: Message
+    field: str
+    convert: Callable[[Any], T]
+    limit: int | None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be 1 or more, not {self.limit}")
+
+    def first_page(self) -> Call[Page[T]]:
+        """The call for the first page."""
+        return self._page("", self.limit)
+
+    def next_page(self, page: Page[T], n_seen: int) -> Call[Page[T]] | None:
+        """The call for the page after this one, or None at the end or the limit."""
+        left = None if self.limit is None else self.limit - n_seen
+        if not page.next_token or left == 0:
+            return None
+        return self._page(page.next_token, left)
+
+    def _page(self, token: str, left: int | None) -> Call[Page[T]]:
+        request: Any = type(self.request)()
+        request.CopyFrom(self.request)
+        request.page_size = _PAGE_SIZE if left is None else min(left, _PAGE_SIZE)
+        request.page_token = token
+        return Call(self.service, self.method, request, self._convert_page, idempotent=True)
+
+    def _convert_page(self, message: Any) -> Page[T]:
+        items = tuple(self.convert(item) for item in getattr(message, self.field))
+        return Page(items, message.next_page_token)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some items, and the token of the page that follows (empty: none)."""
+
+    items: Sequence[T]
+    next_token: str
+
+
+def upload(
+    reader: MediaReader,
+    *,
+    title: str,
+    external_id: str,
+    channel: str,
+    source_url: str,
+    file_name: str,
+    content_sha256: str,
+    request_id: str,
+) -> MediaCall[t.Job]:
+    """An upload; without a request id it gets one, so that repeating it is safe."""
+    config = ingest_pb2.UploadConfig(
+        file_name=file_name or reader.file_name,
+        title=title,
+        external_id=external_id,
+        channel=channel,
+        source_url=source_url,
+        content_sha256=content_sha256,
+        size_bytes=reader.size_bytes or 0,
+        request_id=request_id or uuid.uuid4().hex,
+    )
+    head = (ingest_pb2.UploadRequest(config=config),)
+    return MediaCall(
+        "ingest", "Upload", head, lambda chunk: ingest_pb2.UploadRequest(chunk=chunk), convert.job
+    )
+
+
+def compute() -> MediaCall[t.Fingerprint]:
+    return MediaCall(
+        "fingerprint",
+        "Compute",
+        (),
+        lambda chunk: fingerprint_pb2.ComputeRequest(chunk=chunk),
+        convert.fingerprint,
+    )
+
+
+def submit_url(
+    url: str, title: str, external_id: str, channel: str, request_id: str
+) -> Call[t.Job]:
+    request = ingest_pb2.SubmitUrlRequest(
+        url=url,
+        title=title,
+        external_id=external_id,
+        channel=channel,
+        request_id=request_id or uuid.uuid4().hex,
+    )
+    return Call("ingest", "SubmitUrl", request, convert.job, idempotent=True)
+
+
+def get_job(job_id: str) -> Call[t.Job]:
+    return Call(
+        "ingest", "GetJob", ingest_pb2.GetJobRequest(id=job_id), convert.job, idempotent=True
+    )
+
+
+def list_jobs(states: Iterable[str], failure_reason: str, limit: int | None) -> Listing[t.Job]:
+    request = ingest_pb2.ListJobsRequest(
+        states=[convert.state_number(state) for state in states], failure_reason=failure_reason
+    )
+    return Listing("ingest", "ListJobs", request, "jobs", convert.job, limit)
+
+
+def cancel_job(job_id: str) -> Call[t.Job]:
+    return Call("ingest", "CancelJob", ingest_pb2.CancelJobRequest(id=job_id), convert.job)
+
+
+def retry_job(job_id: str) -> Call[t.Job]:
+    return Call("ingest", "RetryJob", ingest_pb2.RetryJobRequest(id=job_id), convert.job)
+
+
+def match_clip(content: bytes, top: int, min_confidence: float) -> Call[t.MatchResult]:
+    request = match_pb2.MatchClipRequest(
+        content=content,
+        options=match_pb2.MatchOptions(top=top, min_confidence=min_confidence),
+    )
+    return Call("match", "MatchClip", request, convert.match_result, idempotent=True)
+
+
+def stream_config(
+    pcm: t.PcmFormat | None, top: int, min_confidence: float, stop_after_first: bool
+) -> match_pb2.MatchStreamRequest:
+    """The first message of a stream."""
+    return match_pb2.MatchStreamRequest(
+        config=match_pb2.MatchStreamConfig(
+            pcm=None if pcm is None else convert.pcm_format(pcm),
+            options=match_pb2.MatchOptions(top=top, min_confidence=min_confidence),
+            stop_after_first=stop_after_first,
+        )
+    )
+
+
+def get_match(match_id: str) -> Call[t.Match]:
+    return Call(
+        "match", "GetMatch", match_pb2.GetMatchRequest(id=match_id), convert.match, idempotent=True
+    )
+
+
+def list_matches(video_id: str, query_id: str, limit: int | None) -> Listing[t.Match]:
+    request = match_pb2.ListMatchesRequest(video_id=video_id, query_id=query_id)
+    return Listing("match", "ListMatches", request, "matches", convert.match, limit)
+
+
+def compare(
+    first: fingerprint_pb2.FingerprintSource, second: fingerprint_pb2.FingerprintSource
+) -> Call[t.Comparison]:
+    request = fingerprint_pb2.CompareRequest(first=first, second=second)
+    return Call("fingerprint", "Compare", request, convert.comparison, idempotent=True)
+
+
+def get_fingerprint(video_id: str, full: bool) -> Call[t.Fingerprint]:
+    view = fingerprint_pb2.FINGERPRINT_VIEW_FULL if full else fingerprint_pb2.FINGERPRINT_VIEW_BASIC
+    request = fingerprint_pb2.GetFingerprintRequest(video_id=video_id, view=view)
+    return Call("fingerprint", "GetFingerprint", request, convert.fingerprint, idempotent=True)
+
+
+def list_fingerprints(limit: int | None) -> Listing[t.Fingerprint]:
+    request = fingerprint_pb2.ListFingerprintsRequest()
+    return Listing(
+        "fingerprint", "ListFingerprints", request, "fingerprints", convert.fingerprint, limit
+    )
+
+
+def get_video(video_id: str) -> Call[t.Video]:
+    request = catalog_pb2.GetVideoRequest(id=video_id)
+    return Call("catalog", "GetVideo", request, convert.video, idempotent=True)
+
+
+def list_videos(channel: str, external_id: str, limit: int | None) -> Listing[t.Video]:
+    request = catalog_pb2.ListVideosRequest(channel=channel, external_id=external_id)
+    return Listing("catalog", "ListVideos", request, "videos", convert.video, limit)
+
+
+def search_videos(query: str, limit: int | None) -> Listing[t.Video]:
+    request = catalog_pb2.SearchVideosRequest(query=query)
+    return Listing("catalog", "SearchVideos", request, "videos", convert.video, limit)
+
+
+def update_video(video_id: str, **fields: str | None) -> Call[t.Video]:
+    """Changes the fields that are not None."""
+    changed = {name: value for name, value in fields.items() if value is not None}
+    request = catalog_pb2.UpdateVideoRequest(id=video_id, update_mask=FieldMask(paths=changed))
+    for name, value in changed.items():
+        setattr(request, name, value)
+    return Call("catalog", "UpdateVideo", request, convert.video)
+
+
+def delete_video(video_id: str) -> Call[None]:
+    request = catalog_pb2.DeleteVideoRequest(id=video_id)
+    return Call("catalog", "DeleteVideo", request, lambda _: None)
+
+
+def stats() -> Call[t.Stats]:
+    return Call("admin", "GetStats", admin_pb2.GetStatsRequest(), convert.stats, idempotent=True)
+
+
+def index_status() -> Call[t.IndexStatus]:
+    request = admin_pb2.GetIndexStatusRequest()
+    return Call("admin", "GetIndexStatus", request, convert.index_status, idempotent=True)
+
+
+def compact_index() -> Call[t.IndexStatus]:
+    return Call("admin", "CompactIndex", admin_pb2.CompactIndexRequest(), convert.index_status)
+
+
+def health(service: str) -> Call[t.Health]:
+    request = health_pb2.HealthCheckRequest(service=service)
+    return Call("health", "Check", request, convert.health, idempotent=True)

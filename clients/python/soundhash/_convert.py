@@ -1,0 +1,292 @@
+"""From the API's messages to the client's values, and back where values are sent."""
+
+from __future__ import annotations
+
+import enum
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc_health.v1 import health_pb2
+
+from soundhash import _types as t
+from soundhash.v1 import admin_pb2, catalog_pb2, fingerprint_pb2, ingest_pb2, match_pb2
+
+_EnumT = TypeVar("_EnumT", bound=enum.StrEnum)
+
+
+def seconds(duration: Duration) -> float:
+    """A duration in seconds, to the nanosecond that it holds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def to_duration(value_s: float) -> Duration:
+    """Seconds as a duration, rounded to nanoseconds."""
+    out = Duration()
+    out.FromNanoseconds(round(value_s * 1e9))
+    return out
+
+
+def _time(owner: Message, field: str) -> datetime | None:
+    if not owner.HasField(field):
+        return None
+    stamp: Timestamp = getattr(owner, field)
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def _members(kind: type[_EnumT], numbers: list[tuple[str, int]], prefix: str) -> dict[int, _EnumT]:
+    named = {number: kind.__members__.get(name.removeprefix(prefix)) for name, number in numbers}
+    return {number: member for number, member in named.items() if member is not None}
+
+
+# Numbers that are missing here are what a newer server has invented: UNKNOWN.
+_KINDS = _members(t.JobKind, list(ingest_pb2.JobKind.items()), "JOB_KIND_")
+_STATES = _members(t.JobState, list(ingest_pb2.JobState.items()), "JOB_STATE_")
+_STEPS = _members(t.JobStep, list(ingest_pb2.JobStep.items()), "JOB_STEP_")
+
+
+def state_number(state: str) -> ingest_pb2.JobState.ValueType:
+    """The API's number of a job state, given as a member or by its name in any case.
+
+    Raises ValueError for what is no state that one can ask for.
+    """
+    name = state.upper()
+    if name not in _STATES.values():
+        raise ValueError(f"{str(state)!r} is not one of {', '.join(_STATES.values())}")
+    return ingest_pb2.JobState.Value(f"JOB_STATE_{name}")
+
+
+def video(m: catalog_pb2.Video) -> t.Video:
+    return t.Video(
+        id=m.id,
+        title=m.title,
+        source_url=m.source_url,
+        external_id=m.external_id,
+        channel=m.channel,
+        duration_s=seconds(m.duration),
+        content_sha256=m.content_sha256,
+        segment_count=m.segment_count,
+        landmark_count=m.landmark_count,
+        params_digest=m.params_digest,
+        create_time=_time(m, "create_time"),
+        update_time=_time(m, "update_time"),
+    )
+
+
+def _progress(m: ingest_pb2.JobProgress) -> t.JobProgress:
+    return t.JobProgress(
+        step=_STEPS.get(m.step, t.JobStep.UNKNOWN),
+        fraction=m.fraction,
+        audio_done_s=seconds(m.audio_done),
+        audio_total_s=seconds(m.audio_total) if m.HasField("audio_total") else None,
+        bytes_done=m.bytes_done,
+        bytes_total=m.bytes_total,
+    )
+
+
+def job(m: ingest_pb2.Job) -> t.Job:
+    failure = parameters = result = None
+    if m.HasField("failure"):
+        failure = t.JobFailure(
+            reason=m.failure.reason,
+            message=m.failure.message,
+            remedy=m.failure.remedy,
+            transient=m.failure.transient,
+        )
+    if m.HasField("ingest"):
+        parameters = t.IngestParameters(
+            url=m.ingest.url,
+            file_name=m.ingest.file_name,
+            title=m.ingest.title,
+            external_id=m.ingest.external_id,
+            channel=m.ingest.channel,
+            source_url=m.ingest.source_url,
+            content_sha256=m.ingest.content_sha256,
+            size_bytes=m.ingest.size_bytes,
+        )
+    if m.HasField("ingest_result"):
+        result = t.IngestResult(
+            video_id=m.ingest_result.video_id,
+            already_indexed=m.ingest_result.already_indexed,
+        )
+    return t.Job(
+        id=m.id,
+        kind=_KINDS.get(m.kind, t.JobKind.UNKNOWN),
+        state=_STATES.get(m.state, t.JobState.UNKNOWN),
+        progress=_progress(m.progress),
+        failure=failure,
+        attempt=m.attempt,
+        max_attempts=m.max_attempts,
+        next_attempt_time=_time(m, "next_attempt_time"),
+        create_time=_time(m, "create_time"),
+        update_time=_time(m, "update_time"),
+        start_time=_time(m, "start_time"),
+        finish_time=_time(m, "finish_time"),
+        parameters=parameters,
+        result=result,
+    )
+
+
+def match(m: match_pb2.Match) -> t.Match:
+    parts = m.parts
+    return t.Match(
+        id=m.id,
+        query_id=m.query_id,
+        video_id=m.video_id,
+        title=m.title,
+        source_url=m.source_url,
+        external_id=m.external_id,
+        clip_start_s=seconds(m.clip_start),
+        clip_end_s=seconds(m.clip_end),
+        video_start_s=seconds(m.video_start),
+        video_end_s=seconds(m.video_end),
+        speed=m.speed,
+        pitch=m.pitch,
+        confidence=m.confidence,
+        parts=t.ScoreParts(
+            score=parts.score,
+            landmark_votes=parts.landmark_votes,
+            landmark_contrast=parts.landmark_contrast,
+            rectified_correlation=parts.rectified_correlation,
+            correlation=parts.correlation,
+            distance=parts.distance,
+            overlap=parts.overlap,
+            coverage=parts.coverage,
+        ),
+        also_at_s=tuple(seconds(place) for place in m.also_at),
+        create_time=_time(m, "create_time"),
+    )
+
+
+def match_result(m: match_pb2.MatchClipResponse) -> t.MatchResult:
+    return t.MatchResult(
+        query_id=m.query_id,
+        matches=tuple(match(found) for found in m.matches),
+        clip_duration_s=seconds(m.clip_duration),
+        elapsed_s=seconds(m.elapsed),
+    )
+
+
+def stream_event(m: match_pb2.MatchStreamResponse) -> t.StreamEvent | None:
+    """The event, or None for a kind that this client does not know."""
+    heard_s = seconds(m.heard)
+    match m.WhichOneof("event"):
+        case "heard_so_far":
+            return t.Heard(heard_s, m.heard_so_far.level_db)
+        case "provisional":
+            return t.ProvisionalMatch(heard_s, match(m.provisional.match), m.provisional.stability)
+        case "final":
+            return t.FinalMatch(heard_s, match(m.final))
+        case "summary":
+            return t.StreamSummary(heard_s, m.summary.query_id, m.summary.match_count)
+        case _:
+            return None
+
+
+def pcm_format(value: t.PcmFormat) -> match_pb2.PcmFormat:
+    return match_pb2.PcmFormat(
+        encoding=match_pb2.PcmEncoding.Value(f"PCM_ENCODING_{value.encoding.name}"),
+        sample_rate_hz=value.sample_rate_hz,
+        channels=value.channels,
+    )
+
+
+def fingerprint(m: fingerprint_pb2.Fingerprint) -> t.Fingerprint:
+    return t.Fingerprint(
+        video_id=m.video_id,
+        params_digest=m.params_digest,
+        duration_s=seconds(m.duration),
+        landmark_count=m.landmark_count,
+        segment_count=m.segment_count,
+        segments=tuple(
+            t.Segment(
+                index=s.index,
+                start_s=seconds(s.start),
+                duration_s=seconds(s.duration),
+                landmark_count=s.landmark_count,
+                landmarks=s.landmarks,
+                descriptor=s.descriptor,
+                vector=s.vector,
+                md5=s.md5,
+            )
+            for s in m.segments
+        ),
+    )
+
+
+def to_fingerprint(value: t.Fingerprint) -> fingerprint_pb2.Fingerprint:
+    return fingerprint_pb2.Fingerprint(
+        video_id=value.video_id,
+        params_digest=value.params_digest,
+        duration=to_duration(value.duration_s),
+        landmark_count=value.landmark_count,
+        segment_count=value.segment_count,
+        segments=[
+            fingerprint_pb2.Segment(
+                index=s.index,
+                start=to_duration(s.start_s),
+                duration=to_duration(s.duration_s),
+                landmark_count=s.landmark_count,
+                landmarks=s.landmarks,
+                descriptor=s.descriptor,
+                vector=s.vector,
+                md5=s.md5,
+            )
+            for s in value.segments
+        ],
+    )
+
+
+def comparison(m: fingerprint_pb2.CompareResponse) -> t.Comparison:
+    return t.Comparison(
+        same_audio=m.same_audio,
+        confidence=m.confidence,
+        offset_s=seconds(m.offset),
+        speed=m.speed,
+        pitch=m.pitch,
+        correlation=m.correlation,
+        distance=m.distance,
+        vector_similarity=m.vector_similarity,
+    )
+
+
+def index_status(m: admin_pb2.IndexStatus) -> t.IndexStatus:
+    return t.IndexStatus(
+        video_count=m.video_count,
+        audio_duration_s=seconds(m.audio_duration),
+        volume_count=m.volume_count,
+        tail_video_count=m.tail_video_count,
+        dead_video_count=m.dead_video_count,
+        triple_count=m.triple_count,
+        disk_bytes=m.disk_bytes,
+        tail_bytes=m.tail_bytes,
+        applied_revision=m.applied_revision,
+        catalogue_revision=m.catalogue_revision,
+        compacting=m.compacting,
+        params_digest=m.params_digest,
+    )
+
+
+def stats(m: admin_pb2.GetStatsResponse) -> t.Stats:
+    return t.Stats(
+        server_version=m.server_version,
+        params_digest=m.params_digest,
+        video_count=m.video_count,
+        audio_duration_s=seconds(m.audio_duration),
+        segment_count=m.segment_count,
+        landmark_count=m.landmark_count,
+        match_count=m.match_count,
+        jobs={_STATES.get(c.state, t.JobState.UNKNOWN): c.count for c in m.jobs},
+        start_time=_time(m, "start_time"),
+        index=index_status(m.index),
+    )
+
+
+def health(m: health_pb2.HealthCheckResponse) -> t.Health:
+    if m.status == health_pb2.HealthCheckResponse.SERVING:
+        return t.Health.SERVING
+    if m.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+        return t.Health.NOT_SERVING
+    return t.Health.UNKNOWN

@@ -1,0 +1,348 @@
+"""The plain client."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Generator, Iterable, Iterator
+from types import TracebackType
+
+from soundhash import _calls as calls
+from soundhash import _types as t
+from soundhash._config import ClientConfig, TlsConfig, resolve_address
+from soundhash._media import (
+    Comparable,
+    Media,
+    MediaReader,
+    Progress,
+    comparison_side,
+    fingerprint_side,
+    read_clip,
+)
+from soundhash._stubs import Stubs
+from soundhash._transport import Transport
+from soundhash.v1 import fingerprint_pb2
+
+
+class Client:
+    """A connection to a SoundHash server; use it as a context manager, or close it.
+
+    address: "host:port" or "unix:path"; by default SOUNDHASH_ADDRESS, else 127.0.0.1:50051.
+    timeout_s: limit of a call that answers once, with its retries. tls: None for plain text.
+    token: sent as a bearer token. max_retries: of calls that are safe to repeat.
+
+    Any number of threads (AsyncClient: of tasks of one event loop) may use it. Nothing is sent
+    until the first call. Every failure is a SoundHashError; a file that cannot be read is an
+    OSError as usual.
+    `timeout_s` of a method overrides the client's; where nothing else is said, None takes it.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        timeout_s: float = 30.0,
+        tls: TlsConfig | None = None,
+        token: str | None = None,
+        max_retries: int = 3,
+    ) -> None:
+        config = ClientConfig(resolve_address(address), timeout_s, tls, token, max_retries)
+        self._transport = Transport(config)
+
+    @property
+    def address(self) -> str:
+        """The server's address."""
+        return self._transport.config.address
+
+    @property
+    def raw(self) -> Stubs:
+        """The generated stubs on this client's channel, for what the methods do not offer."""
+        return self._transport.stubs
+
+    def close(self) -> None:
+        """Ends all calls and the connection. Closing again does nothing."""
+        self._transport.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        transport = getattr(self, "_transport", None)
+        if transport is not None and transport.is_open:
+            text = f"unclosed {self!r}: use it in a with statement, or close it"
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+
+    def __repr__(self) -> str:
+        return f"<soundhash.{type(self).__name__} {self.address}>"
+
+    # ---- ingest ----
+
+    def upload(
+        self,
+        source: Media,
+        *,
+        title: str = "",
+        external_id: str = "",
+        channel: str = "",
+        source_url: str = "",
+        file_name: str = "",
+        content_sha256: str = "",
+        request_id: str = "",
+        progress: Progress | None = None,
+        timeout_s: float | None = None,
+    ) -> t.Job:
+        """Sends one media file to be indexed and returns its job, which goes on by itself.
+
+        source: a path, bytes, or a binary file object (read from where it stands). title
+        defaults to the file's name without its ending. external_id: your own identifier,
+        unique over the catalogue. content_sha256: lower-case hexadecimal, checked by the
+        server when given. request_id: makes repeating safe over several calls; within one
+        call it is safe anyway. progress: called with bytes sent and total (None: unknown),
+        in the plain client from another thread. timeout_s: None for no limit.
+
+        Tried again while the server is away, when the source can be read again.
+        """
+        with MediaReader(source) as reader:
+            call = calls.upload(
+                reader,
+                title=title,
+                external_id=external_id,
+                channel=channel,
+                source_url=source_url,
+                file_name=file_name,
+                content_sha256=content_sha256,
+                request_id=request_id,
+            )
+            return self._transport.send_media(call, reader, progress, timeout_s)
+
+    def submit_url(
+        self,
+        url: str,
+        *,
+        title: str = "",
+        external_id: str = "",
+        channel: str = "",
+        request_id: str = "",
+        timeout_s: float | None = None,
+    ) -> t.Job:
+        """Has the server fetch and index what is behind an http or https URL."""
+        call = calls.submit_url(url, title, external_id, channel, request_id)
+        return self._transport.unary(call, timeout_s)
+
+    def get_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:
+        """Returns one job."""
+        return self._transport.unary(calls.get_job(job_id), timeout_s)
+
+    def jobs(
+        self,
+        *,
+        states: Iterable[t.JobState | str] = (),
+        failure_reason: str = "",
+        limit: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[t.Job]:
+        """Yields jobs, newest first: of these states (empty: all), failed for this reason."""
+        return self._transport.pages(calls.list_jobs(states, failure_reason, limit), timeout_s)
+
+    def watch_job(
+        self, job_id: str, *, timeout_s: float | None = None
+    ) -> Generator[t.Job, None, None]:
+        """Yields a job as it is now and at every change, until it is finished.
+
+        Comes back by itself when the connection is lost. timeout_s: None for no limit.
+        """
+        return self._transport.watch(job_id, timeout_s)
+
+    def wait_for_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:
+        """Returns a job once it is finished, well or not: look at its state.
+
+        timeout_s: None for no limit. Raises DeadlineExceeded (JOB_NOT_FINISHED) after it.
+        """
+        return self._transport.wait(job_id, timeout_s)
+
+    def cancel_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:
+        """Cancels a job; a finished one is returned unchanged."""
+        return self._transport.unary(calls.cancel_job(job_id), timeout_s)
+
+    def retry_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:
+        """Queues a failed or cancelled job again."""
+        return self._transport.unary(calls.retry_job(job_id), timeout_s)
+
+    # ---- match ----
+
+    def match(
+        self,
+        clip: Media,
+        *,
+        top: int = 0,
+        min_confidence: float = 0.0,
+        timeout_s: float | None = None,
+    ) -> t.MatchResult:
+        """Finds the videos that a clip is from; finding none is a normal answer.
+
+        clip: a path, bytes, or a binary file object; at most 32 MiB and 10 minutes. top: most
+        videos to return, 1 to 100 (0: the server's 5). min_confidence: 0 to 1, can only raise
+        the server's threshold.
+        """
+        content = read_clip(clip)
+        call = calls.match_clip(content, top, min_confidence)
+        return self._transport.unary(call, timeout_s)
+
+    def stream(
+        self,
+        chunks: Iterable[bytes],
+        *,
+        pcm: t.PcmFormat | None = None,
+        top: int = 0,
+        min_confidence: float = 0.0,
+        stop_after_first: bool = False,
+        timeout_s: float | None = None,
+    ) -> Generator[t.StreamEvent, None, None]:
+        """Finds videos in audio that is still arriving; yields what is heard as it comes.
+
+        chunks: audio in pieces of any size, taken as fast as the server takes them (in the
+        plain client from another thread). pcm: the format of raw audio; None: a container
+        that is recognised by its bytes. stop_after_first: end at the first match that is
+        certain enough to publish. timeout_s: None for no limit.
+
+        Closing the iterator ends the stream. What `chunks` raises is raised here. A stream
+        is not tried again.
+        """
+        config = calls.stream_config(pcm, top, min_confidence, stop_after_first)
+        return self._transport.stream(config, chunks, timeout_s)
+
+    def get_match(self, match_id: str, *, timeout_s: float | None = None) -> t.Match:
+        """Returns one past match."""
+        return self._transport.unary(calls.get_match(match_id), timeout_s)
+
+    def matches(
+        self,
+        *,
+        video_id: str = "",
+        query_id: str = "",
+        limit: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[t.Match]:
+        """Yields past matches, newest first: of one video, or those of one question."""
+        return self._transport.pages(calls.list_matches(video_id, query_id, limit), timeout_s)
+
+    # ---- fingerprints ----
+
+    def compute_fingerprint(
+        self,
+        source: Media,
+        *,
+        progress: Progress | None = None,
+        timeout_s: float | None = None,
+    ) -> t.Fingerprint:
+        """Fingerprints audio without storing anything; at most 64 MiB and 1 hour.
+
+        source and progress are as in `upload`. timeout_s: None for no limit.
+        """
+        with MediaReader(source) as reader:
+            return self._transport.send_media(calls.compute(), reader, progress, timeout_s)
+
+    def compare(
+        self,
+        first: Comparable,
+        second: Comparable,
+        *,
+        timeout_s: float | None = None,
+    ) -> t.Comparison:
+        """Tells whether two recordings share audio, and where the second lies in the first.
+
+        Each is a path, bytes, a binary file object, a Fingerprint, a Video, or a video's id
+        (a UUID, also as text). Media above 16 MiB are fingerprinted first.
+        """
+        sides = [self._side(side, timeout_s) for side in (first, second)]
+        return self._transport.unary(calls.compare(sides[0], sides[1]), timeout_s)
+
+    def _side(self, side: Comparable, timeout_s: float | None) -> fingerprint_pb2.FingerprintSource:
+        sent = comparison_side(side)
+        if isinstance(sent, fingerprint_pb2.FingerprintSource):
+            return sent
+        return fingerprint_side(self.compute_fingerprint(sent, timeout_s=timeout_s))
+
+    def get_fingerprint(
+        self, video_id: str, *, full: bool = False, timeout_s: float | None = None
+    ) -> t.Fingerprint:
+        """Returns the stored fingerprint of a video. full: with its segments' data."""
+        return self._transport.unary(calls.get_fingerprint(video_id, full), timeout_s)
+
+    def fingerprints(
+        self, *, limit: int | None = None, timeout_s: float | None = None
+    ) -> Iterator[t.Fingerprint]:
+        """Yields the stored fingerprints without their segments, newest first."""
+        return self._transport.pages(calls.list_fingerprints(limit), timeout_s)
+
+    # ---- catalogue ----
+
+    def get_video(self, video_id: str, *, timeout_s: float | None = None) -> t.Video:
+        """Returns one video."""
+        return self._transport.unary(calls.get_video(video_id), timeout_s)
+
+    def videos(
+        self,
+        *,
+        channel: str = "",
+        external_id: str = "",
+        limit: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[t.Video]:
+        """Yields videos, newest first: of one channel, or the one with this external id."""
+        return self._transport.pages(calls.list_videos(channel, external_id, limit), timeout_s)
+
+    def search_videos(
+        self, query: str, *, limit: int | None = None, timeout_s: float | None = None
+    ) -> Iterator[t.Video]:
+        """Yields videos that have every word of the query, best first."""
+        return self._transport.pages(calls.search_videos(query, limit), timeout_s)
+
+    def update_video(
+        self,
+        video_id: str,
+        *,
+        title: str | None = None,
+        source_url: str | None = None,
+        external_id: str | None = None,
+        channel: str | None = None,
+        timeout_s: float | None = None,
+    ) -> t.Video:
+        """Changes what is not None; empty text clears a field (the title cannot be empty)."""
+        call = calls.update_video(
+            video_id,
+            title=title,
+            source_url=source_url,
+            external_id=external_id,
+            channel=channel,
+        )
+        return self._transport.unary(call, timeout_s)
+
+    def delete_video(self, video_id: str, *, timeout_s: float | None = None) -> None:
+        """Removes a video; it is gone from answers when this returns."""
+        self._transport.unary(calls.delete_video(video_id), timeout_s)
+
+    # ---- the server ----
+
+    def stats(self, *, timeout_s: float | None = None) -> t.Stats:
+        """Returns what is stored and what is going on."""
+        return self._transport.unary(calls.stats(), timeout_s)
+
+    def index_status(self, *, timeout_s: float | None = None) -> t.IndexStatus:
+        """Returns the state of the server's match index."""
+        return self._transport.unary(calls.index_status(), timeout_s)
+
+    def compact_index(self, *, timeout_s: float | None = None) -> t.IndexStatus:
+        """Merges the index into one volume on disk; matching goes on meanwhile."""
+        return self._transport.unary(calls.compact_index(), timeout_s)
+
+    def health(self, service: str = "", *, timeout_s: float | None = None) -> t.Health:
+        """Tells whether the server, or one service ("soundhash.v1.MatchService"), answers."""
+        return self._transport.unary(calls.health(service), timeout_s)

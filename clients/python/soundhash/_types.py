@@ -1,0 +1,395 @@
+"""What the client answers with: frozen values, seconds as floats, times with a time zone.
+
+Text fields are empty, not None, when there is nothing to say; fields that may be unset for
+another reason are None.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+
+class JobKind(enum.StrEnum):
+    """What a job does. UNKNOWN: something that this client does not know yet."""
+
+    UNKNOWN = "UNKNOWN"
+    INGEST = "INGEST"
+
+
+class JobState(enum.StrEnum):
+    """Where a job stands. UNKNOWN: a state that this client does not know yet."""
+
+    UNKNOWN = "UNKNOWN"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    RETRYING = "RETRYING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing happens any more unless the job is retried."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class JobStep(enum.StrEnum):
+    """What a running job is doing. UNKNOWN: not started, or not known to this client."""
+
+    UNKNOWN = "UNKNOWN"
+    FETCH = "FETCH"
+    FINGERPRINT = "FINGERPRINT"
+    STORE = "STORE"
+    DONE = "DONE"
+
+
+class PcmEncoding(enum.StrEnum):
+    """The sample format of raw audio; integers and floats are little-endian."""
+
+    S16LE = "s16le"
+    S32LE = "s32le"
+    F32LE = "f32le"
+    U8 = "u8"
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Bytes of one sample of one channel."""
+        return {"s16le": 2, "s32le": 4, "f32le": 4, "u8": 1}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class PcmFormat:
+    """Raw interleaved audio.
+
+    encoding: the sample format. sample_rate_hz: 8000 to 192000. channels: 1 to 8.
+    """
+
+    encoding: PcmEncoding = PcmEncoding.S16LE
+    sample_rate_hz: int = 44100
+    channels: int = 2
+
+    @property
+    def bytes_per_s(self) -> int:
+        """Bytes of one second of all channels."""
+        return self.encoding.bytes_per_sample * self.sample_rate_hz * self.channels
+
+    @classmethod
+    def parse(cls, text: str) -> PcmFormat:
+        """Reads "encoding:rate:channels", for example "s16le:44100:2".
+
+        Raises ValueError when the text has another form or a value out of range.
+        """
+        parts = text.split(":")
+        if len(parts) != 3:
+            raise ValueError(f"{text!r} is not of the form s16le:44100:2")
+        try:
+            encoding = PcmEncoding(parts[0].lower())
+        except ValueError:
+            known = ", ".join(PcmEncoding)
+            raise ValueError(f"{parts[0]!r} is not one of {known}") from None
+        if not parts[1].isdecimal() or not 8000 <= int(parts[1]) <= 192_000:
+            raise ValueError(f"{parts[1]!r} is not a sample rate from 8000 to 192000")
+        if not parts[2].isdecimal() or not 1 <= int(parts[2]) <= 8:
+            raise ValueError(f"{parts[2]!r} is not a number of channels from 1 to 8")
+        return cls(encoding, int(parts[1]), int(parts[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One indexed recording.
+
+    id: its UUID. title, source_url, external_id, channel: what is known of it. duration_s:
+    length of its audio. content_sha256: of the media bytes it was made from. segment_count,
+    landmark_count: size of its fingerprint. params_digest: the parameters it was made with.
+    create_time, update_time: when it was added and last changed.
+    """
+
+    id: str
+    title: str
+    source_url: str
+    external_id: str
+    channel: str
+    duration_s: float
+    content_sha256: str
+    segment_count: int
+    landmark_count: int
+    params_digest: str
+    create_time: datetime | None
+    update_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """How far a running job has come.
+
+    fraction: part of the present step that is done, 0 to 1; 0 when the total is unknown.
+    audio_done_s, audio_total_s: audio fingerprinted and its stated length (None: unknown).
+    bytes_done, bytes_total: bytes fetched and to fetch (0: unknown).
+    """
+
+    step: JobStep = JobStep.UNKNOWN
+    fraction: float = 0.0
+    audio_done_s: float = 0.0
+    audio_total_s: float | None = None
+    bytes_done: int = 0
+    bytes_total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """Why a job's last attempt failed: a stable reason, a sentence, and what to do.
+
+    transient: whether trying again later can help by itself.
+    """
+
+    reason: str
+    message: str
+    remedy: str
+    transient: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IngestParameters:
+    """What an ingest job was asked to do. url is empty for an upload, file_name for a URL."""
+
+    url: str
+    file_name: str
+    title: str
+    external_id: str
+    channel: str
+    source_url: str
+    content_sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """What an ingest job made. already_indexed: the recording was there before."""
+
+    video_id: str
+    already_indexed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A piece of work that workers carry out.
+
+    failure: why the last attempt failed, None while nothing has failed. attempt of
+    max_attempts have begun. next_attempt_time: set in RETRYING only. parameters: what it was
+    asked to do. result: what it made, set in SUCCEEDED only.
+    """
+
+    id: str
+    kind: JobKind
+    state: JobState
+    progress: JobProgress
+    failure: JobFailure | None
+    attempt: int
+    max_attempts: int
+    next_attempt_time: datetime | None
+    create_time: datetime | None
+    update_time: datetime | None
+    start_time: datetime | None
+    finish_time: datetime | None
+    parameters: IngestParameters | None
+    result: IngestResult | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreParts:
+    """The evidence behind a match; each part is explained in the API's ScoreParts message."""
+
+    score: float
+    landmark_votes: float
+    landmark_contrast: float
+    rectified_correlation: float
+    correlation: float
+    distance: float
+    overlap: float
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A part of a clip is a part of a video.
+
+    id, query_id: UUIDs of the match and of the question it answers (both empty for what is
+    not stored). clip_start_s, clip_end_s: the part of the clip. video_start_s, video_end_s:
+    where it lies in the video. speed: 1.05 plays 5 % faster than the video. pitch: frequency
+    ratio against the video. confidence: calibrated probability that it is right. also_at_s:
+    other places in the video that sound the same. source_url: deep-linked to video_start_s
+    where the site allows it.
+    """
+
+    id: str
+    query_id: str
+    video_id: str
+    title: str
+    source_url: str
+    external_id: str
+    clip_start_s: float
+    clip_end_s: float
+    video_start_s: float
+    video_end_s: float
+    speed: float
+    pitch: float
+    confidence: float
+    parts: ScoreParts
+    also_at_s: tuple[float, ...]
+    create_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class MatchResult:
+    """The answer to a clip: the matches, most confident first; none is a normal answer.
+
+    clip_duration_s: length of the decoded clip. elapsed_s: time that the server spent.
+    """
+
+    query_id: str
+    matches: tuple[Match, ...]
+    clip_duration_s: float
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Audio arrives and nothing is recognised yet.
+
+    heard_s: audio heard so far. level_db: level of the last half second, dB full scale.
+    """
+
+    heard_s: float
+    level_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionalMatch:
+    """What the stream seems to be now. stability: how likely it is to stay, 0 to 1."""
+
+    heard_s: float
+    match: Match
+    stability: float
+
+
+@dataclass(frozen=True, slots=True)
+class FinalMatch:
+    """A match that will not change."""
+
+    heard_s: float
+    match: Match
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSummary:
+    """The end of a stream; nothing follows. match_count: how many final matches there were."""
+
+    heard_s: float
+    query_id: str
+    match_count: int
+
+
+StreamEvent = Heard | ProvisionalMatch | FinalMatch | StreamSummary
+"""What `stream` yields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The fingerprint of 90 s of audio (the last one shorter).
+
+    landmarks, descriptor, vector: opaque bytes as the API describes them. md5: of the first
+    two, uncompressed.
+    """
+
+    index: int
+    start_s: float
+    duration_s: float
+    landmark_count: int
+    landmarks: bytes
+    descriptor: bytes
+    vector: bytes
+    md5: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What identifies a recording.
+
+    video_id: empty for audio that is not stored. segments: empty unless asked for in full.
+    """
+
+    video_id: str
+    params_digest: str
+    duration_s: float
+    landmark_count: int
+    segment_count: int
+    segments: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Whether two recordings share audio, and where.
+
+    offset_s: where the start of the second lies in the first; negative when it begins
+    earlier; meaningful only with same_audio. speed, pitch: of the second against the first.
+    correlation (-1 to 1), distance (0 to 2): at that place. vector_similarity: -1 to 1.
+    """
+
+    same_audio: bool
+    confidence: float
+    offset_s: float
+    speed: float
+    pitch: float
+    correlation: float
+    distance: float
+    vector_similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStatus:
+    """The state of one server's match index.
+
+    tail_video_count: matched, but not yet in a volume on disk. dead_video_count: deleted or
+    replaced, still in volumes but hidden. applied_revision of catalogue_revision changes are
+    taken in.
+    """
+
+    video_count: int
+    audio_duration_s: float
+    volume_count: int
+    tail_video_count: int
+    dead_video_count: int
+    triple_count: int
+    disk_bytes: int
+    tail_bytes: int
+    applied_revision: int
+    catalogue_revision: int
+    compacting: bool
+    params_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What is stored and what is going on. jobs: their number by state."""
+
+    server_version: str
+    params_digest: str
+    video_count: int
+    audio_duration_s: float
+    segment_count: int
+    landmark_count: int
+    match_count: int
+    jobs: Mapping[JobState, int]
+    start_time: datetime | None
+    index: IndexStatus
+
+
+class Health(enum.StrEnum):
+    """Whether a server, or one of its services, answers."""
+
+    SERVING = "SERVING"
+    NOT_SERVING = "NOT_SERVING"
+    UNKNOWN = "UNKNOWN"
