@@ -1,25 +1,58 @@
 """Compile and load every kernel before the first request has to wait for it.
 
-`python -m soundhash_engine.warm` at install time fills numba's cache on disk (some seconds);
-`warm()` at a process's start loads it from there (about a second).
+`python -m soundhash_engine.warm` at install time fills numba's cache on disk (half a minute);
+`warm()` at a process's start loads it from there (a second or two).
 """
 
 import numpy as np
 
+from soundhash_engine.compare import compare
 from soundhash_engine.fingerprint import extract, join
-from soundhash_engine.landmarks import query_features
+from soundhash_engine.index import Index
+from soundhash_engine.live import LiveMatcher
+from soundhash_engine.matcher import match
 from soundhash_engine.params import SAMPLE_RATE_HZ
+from soundhash_engine.types import Pcm
+from soundhash_engine.volume import Volume
+
+
+def _sound(seed: int, duration_s: int) -> Pcm:
+    """Random notes with a little noise."""
+    random = np.random.default_rng(seed)
+    n = duration_s * SAMPLE_RATE_HZ
+    notes = np.repeat(200 * 2 ** (random.integers(0, 36, n // 1000 + 1) / 12), 1000)[:n]
+    tone = np.sin(2 * np.pi * np.cumsum(notes) / SAMPLE_RATE_HZ)
+    return (0.3 * tone + 0.01 * random.standard_normal(n)).astype(np.float32)
 
 
 def warm() -> None:
-    """Run the whole way once on four seconds of made-up sound."""
-    t = np.arange(4 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
-    notes = 300 * 2 ** (np.floor(6 * t) % 7 / 4)
-    pcm = (0.3 * np.sin(2 * np.pi * np.cumsum(notes) / SAMPLE_RATE_HZ)).astype(np.float32)
+    """Go every way through the engine once: extract, index, match, stream, compare."""
+    recordings = [_sound(1, 20), _sound(2, 20)]
+    fingerprints = [join(extract(pcm)) for pcm in recordings]
+    index = Index()
+    index.apply([(i, 1, fingerprint) for i, fingerprint in enumerate(fingerprints)])
+    sealed = index.seal(full=True)
+    if sealed is not None:
+        # A volume that is mapped from a file is read-only, which numba takes for another type.
+        arrays = {name: array.copy() for name, array in sealed.arrays().items()}
+        for array in arrays.values():
+            array.flags.writeable = False
+        index.exchange(sealed, Volume.from_arrays(sealed.meta(), arrays))
+    index.apply([(2, 1, fingerprints[0])])
+    snapshot = index.snapshot()
+
+    clip = recordings[0][40_000:72_000].copy()
     # A drop-out, so that its filling runs too.
-    pcm[16000:17000] = 0
-    join(extract(pcm))
-    query_features(pcm)
+    clip[16_000:17_000] = 0
+    match(snapshot, clip)
+    # What is not there goes through all the rounds.
+    match(snapshot, _sound(3, 4))
+    live = LiveMatcher()
+    live.push(recordings[1])
+    live.step(snapshot)
+    live.finish(snapshot)
+    compare(fingerprints[0], fingerprints[1])
+    index.seal(full=True)
 
 
 if __name__ == "__main__":
