@@ -28,6 +28,8 @@ _READ_BYTES = 1 << 18
 _MAX_DEMUX_ERRORS = 100
 """A demuxer that fails this often in a row without giving a packet has nothing more to give."""
 _NO_PROTOCOL = {"protocol_whitelist": "none"}
+QUICK_PROBE = {"probesize": "32768", "analyzeduration": "500000"}
+"""How far to look for what a stream is made of: half a second of it."""
 # Text of any kind passes for teletype art or subtitles.
 _NOT_MEDIA_FORMATS = {"tty", "srt", "webvtt", "ass", "microdvd", "mpl2", "vplayer", "subviewer"}
 _MAGIC = (b"RIFF", b"RF64", b"OggS", b"fLaC", b"ID3", b"\x1aE\xdf\xa3", b"FORM", b"caff")
@@ -215,15 +217,30 @@ def audio_frames(container: InputContainer, stream: AudioStream) -> Iterator[Aud
         raise decode_error("DECODE_FAILED", f"no audio could be decoded: {_why(last_error)}")
 
 
-def _decode(file: IO[bytes], max_duration_s: float | None) -> Iterator[Pcm]:
+def _open_whole(file: IO[bytes]) -> tuple[InputContainer, AudioStream]:
+    """`open_audio` on something that can be read again from its start."""
     head = file.read(16)
     file.seek(0)
     if not head:
         raise decode_error("EMPTY_MEDIA", "the media is empty")
     try:
-        container, stream = open_audio(file)
+        # FFmpeg looks into several megabytes by default, of PCM too: 28 ms for a clip. Little is
+        # enough for almost everything; where it is not, look again.
+        container, stream = open_audio(file, QUICK_PROBE)
+        if stream.sample_rate and stream.channels:
+            return container, stream
+        container.close()
+    except DecodeError:
+        pass
+    file.seek(0)
+    try:
+        return open_audio(file)
     except DecodeError as error:
         raise sharpen(error, head) from error.__cause__
+
+
+def _decode(file: IO[bytes], max_duration_s: float | None) -> Iterator[Pcm]:
+    container, stream = _open_whole(file)
     resampler = MonoResampler(_CHUNK_SAMPLES)
     left = None if max_duration_s is None else round(max_duration_s * SAMPLE_RATE_HZ)
     with container:
@@ -275,14 +292,7 @@ def probe(source: str | Path | bytes) -> AudioInfo:
     Raises OSError, DecodeError (EMPTY_MEDIA, NOT_MEDIA, NO_AUDIO_STREAM, TRUNCATED_MEDIA).
     """
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
-        head = file.read(16)
-        file.seek(0)
-        if not head:
-            raise decode_error("EMPTY_MEDIA", "the media is empty")
-        try:
-            container, stream = open_audio(file)
-        except DecodeError as error:
-            raise sharpen(error, head) from error.__cause__
+        container, stream = _open_whole(file)
         with container:
             duration_s: float | None = None
             if stream.duration is not None and stream.time_base is not None:

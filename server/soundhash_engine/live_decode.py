@@ -10,6 +10,7 @@ import numpy as np
 from av.audio.frame import AudioFrame
 
 from soundhash_engine.decode import (
+    QUICK_PROBE,
     MonoResampler,
     audio_frames,
     decode_error,
@@ -20,8 +21,6 @@ from soundhash_engine.errors import DecodeError
 from soundhash_engine.params import SAMPLE_RATE_HZ
 from soundhash_engine.types import Pcm
 
-_PROBE = {"probesize": "32768", "analyzeduration": "500000"}
-"""Little enough that the first sound comes out after a fraction of a second of input."""
 _PIPE_READ_BYTES = 16384
 _CHUNK_SAMPLES = 800
 """Audio is handed on every 100 ms: less costs time in switching threads, more is waited for."""
@@ -176,7 +175,7 @@ class StreamDecoder:
                 self._changed.notify_all()
 
     def _decode(self) -> None:
-        container, stream = open_audio(_Pipe(self), _PROBE, _PIPE_READ_BYTES)
+        container, stream = open_audio(_Pipe(self), QUICK_PROBE, _PIPE_READ_BYTES)
         resampler = MonoResampler(_CHUNK_SAMPLES)
         with container:
             for frame in audio_frames(container, stream):
