@@ -8,8 +8,9 @@ import socket
 import pytest
 
 from soundhash_server import url_guard
+from soundhash_server.addresses import is_public_address
 from soundhash_server.errors import ErrorKind, PlatformError
-from soundhash_server.url_guard import check_url, is_public_address, split_url
+from soundhash_server.url_guard import check_url, split_url
 
 PRIVATE = [
     "127.0.0.1",

@@ -139,8 +139,8 @@ def from_network(error: Exception) -> JobError:
                 "HOST_UNKNOWN" if unknown else "NETWORK_ERROR",
                 "The source's host name does not resolve.",
             )
-        case aiohttp.InvalidURL():
-            return JobError("HTTP_CLIENT_ERROR", "The source redirects to what is not a URL.")
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+            return JobError("HTTP_CLIENT_ERROR", "The source leads to what is no http(s) URL.")
         case TimeoutError():
             return JobError("FETCH_STALLED", "The source does not answer in time.")
     return JobError("NETWORK_ERROR", f"The connection failed ({type(error).__name__}).")

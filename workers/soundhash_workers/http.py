@@ -14,8 +14,9 @@ import aiohttp
 from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
+from soundhash_server.addresses import is_public_address
 from soundhash_server.errors import PlatformError
-from soundhash_server.url_guard import is_public_address, not_allowed
+from soundhash_server.url_guard import not_allowed
 
 USER_AGENT = "Mozilla/5.0 (compatible; SoundHash)"
 _CONNECT_TIMEOUT_S = 15.0

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import yt_dlp
 from yt_dlp.utils import YoutubeDLError
 
-from soundhash_server.url_guard import is_public_address
+from soundhash_server.addresses import is_public_address
 from soundhash_workers.process import die_with_parent
 
 _PROGRESS_S = 0.25
