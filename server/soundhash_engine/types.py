@@ -45,8 +45,6 @@ class Landmarks:
             for name in ("time", "bin", "strength", "rank")
         )
 
-    __hash__ = None  # type: ignore[assignment]
-
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class QueryFeatures:
