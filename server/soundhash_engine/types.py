@@ -15,7 +15,7 @@ Contrast: TypeAlias = NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Landmarks:
+class Landmarks:  # noqa: PLW1641 - arrays have no hash
     """Spectral peaks, sorted by (time, bin); all arrays have the same length.
 
     time      int32, half frames (8 ms) from the start of the audio

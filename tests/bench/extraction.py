@@ -117,7 +117,7 @@ def main() -> int:
         table.add_column(name.replace("_", " "), justify="left" if name == "file" else "right")
     for row in [*rows, total]:
         table.add_row(*(_text(value) for value in row.values()))
-    Console().print(table)
+    Console(width=120).print(table)
     return 0
 
 
