@@ -54,14 +54,19 @@ class SoundHashError(Exception):
         self.retry_after_s = retry_after_s
         self.resource = resource
 
+    @property
+    def explanation(self) -> str:
+        """The message, with what is wrong with which field."""
+        if not self.field_violations:
+            return self.message
+        fields = "; ".join(f"{v.field} {v.description}" for v in self.field_violations)
+        return f"{self.message.rstrip('.')} ({fields})."
+
     def __str__(self) -> str:
-        text = self.message
-        if self.field_violations:
-            fields = "; ".join(f"{v.field} {v.description}" for v in self.field_violations)
-            text = f"{text.rstrip('.')} ({fields})."
-        if self.remedy:
-            text = f"{text} {self.remedy}" if text[-1:] in ".!?" else f"{text}: {self.remedy}"
-        return text
+        text = self.explanation
+        if not self.remedy:
+            return text
+        return f"{text} {self.remedy}" if text[-1:] in ".!?" else f"{text}: {self.remedy}"
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.__dict__))

@@ -6,9 +6,8 @@ import io
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from soundhash import _convert
 from soundhash._errors import InvalidArgument
@@ -30,7 +29,7 @@ MAX_COMPARED_BYTES = 16 << 20
 MAX_AUDIO_MESSAGE_BYTES = 1 << 20
 
 
-class MediaReader(AbstractContextManager["MediaReader"]):
+class MediaReader:
     """Reads media in chunks, from the start as often as the source allows.
 
     file_name: without folders; empty when there is none. size_bytes: None when unknown.
@@ -66,6 +65,9 @@ class MediaReader(AbstractContextManager["MediaReader"]):
     def read(self, n_bytes: int = CHUNK_BYTES) -> bytes:
         """The next bytes, at most this many; empty at the end."""
         return self._file.read(n_bytes)
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,

@@ -197,6 +197,16 @@ class Job:
     parameters: IngestParameters | None
     result: IngestResult | None
 
+    @property
+    def source(self) -> str:
+        """The URL, or the name of the file, that it is about."""
+        return (self.parameters.url or self.parameters.file_name) if self.parameters else ""
+
+    @property
+    def video_id(self) -> str:
+        """UUID of the video that it made or found; empty until it has succeeded."""
+        return self.result.video_id if self.result else ""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreParts:

@@ -1,0 +1,230 @@
+"""`soundhash ingest`: files, folders and URLs on their way into the catalogue."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from soundhash.cli._connection import AddressOption, JsonOption, connect_async
+from soundhash.cli._sources import Source, expand
+
+if TYPE_CHECKING:
+    from soundhash import AsyncClient, Job
+    from soundhash.cli._progress import IngestDisplay
+
+UPLOADS_AT_ONCE = 4
+WATCHES_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one source. state: of its job, or FAILED when there is none.
+
+    failure: reason, message and remedy, or None.
+    """
+
+    source: str
+    job_id: str | None
+    video_id: str | None
+    state: str
+    title: str
+    failure: dict[str, str] | None
+    already_indexed: bool = False
+
+    @property
+    def bad(self) -> bool:
+        """Whether it ended without a video."""
+        return self.state in ("FAILED", "CANCELLED")
+
+    def to_json(self) -> dict[str, Any]:
+        """The line that `ingest --json` prints."""
+        return {
+            "source": self.source,
+            "job_id": self.job_id,
+            "video_id": self.video_id,
+            "state": self.state,
+            "title": self.title,
+            "failure": self.failure,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the options say about all sources."""
+
+    title: str
+    external_id: str
+    channel: str
+    source_url: str
+    wait: bool
+
+
+def ingest(
+    context: typer.Context,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Files, folders (searched for media), URLs.",
+            show_default=False,
+        ),
+    ],
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until everything is indexed, or has failed.")
+    ] = False,
+    title: Annotated[
+        str, typer.Option(help="Title of the one source. Default: the file's name.")
+    ] = "",
+    external_id: Annotated[str, typer.Option(help="Your own identifier for the one source.")] = "",
+    source_url: Annotated[
+        str, typer.Option(help="Where the one file can be watched or heard.")
+    ] = "",
+    channel: Annotated[str, typer.Option(help="Channel, artist or collection of all.")] = "",
+    as_json: JsonOption = False,
+    address: AddressOption = None,
+) -> None:
+    """Have recordings indexed.
+
+    Prints what became of each source, in order. Without --wait a job is left to the server;
+    `soundhash jobs` shows it. Exit status 1 when a source or its job has failed.
+    """
+    found = list(expand(sources))
+    if len(found) > 1 and (title or external_id or source_url):
+        raise typer.BadParameter("--title, --external-id and --source-url need a single source")
+    wishes = Wishes(title, external_id, channel, source_url, wait)
+    if not asyncio.run(_ingest_all(context, address, found, wishes, as_json)):
+        raise typer.Exit(1)
+
+
+async def _ingest_all(
+    context: typer.Context,
+    address: str | None,
+    sources: list[Source],
+    wishes: Wishes,
+    as_json: bool,
+) -> bool:
+    """Whether all went well."""
+    from soundhash.cli._progress import IngestDisplay  # noqa: PLC0415 - loads gRPC
+
+    uploads, watches = asyncio.Semaphore(UPLOADS_AT_ONCE), asyncio.Semaphore(WATCHES_AT_ONCE)
+    outcomes: list[Outcome] = []
+    with IngestDisplay(len(sources), as_json) as display:
+        async with connect_async(context, address) as client:
+            run = _Run(client, wishes, display, uploads, watches)
+            tasks = [asyncio.create_task(run.one(source)) for source in sources]
+            try:
+                for task in tasks:
+                    outcomes.append(await task)
+                    display.outcome(outcomes[-1])
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+    display.summary(outcomes, wishes.wait)
+    return not any(outcome.bad for outcome in outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    client: AsyncClient
+    wishes: Wishes
+    display: IngestDisplay
+    uploads: asyncio.Semaphore
+    watches: asyncio.Semaphore
+
+    async def one(self, source: Source) -> Outcome:
+        """Ingests one source. Raises only what would befall all others too."""
+        from soundhash import SoundHashError  # noqa: PLC0415 - loads gRPC
+
+        title = self.wishes.title or (source.path.stem if source.path else "")
+        job_id = None
+        try:
+            if source.problem is not None:
+                return _refused(source, title, *source.problem)
+            async with self.uploads:
+                job = await self._submit(source)
+            job_id = job.id
+            if self.wishes.wait:
+                async with self.watches:
+                    job = await self._watch(job, source)
+            return await self._outcome(source, title, job)
+        except SoundHashError as error:
+            if error.reason in ("SERVER_UNREACHABLE", "ADDRESS_INVALID"):
+                raise
+            return _refused(source, title, error.reason, error.explanation, error.remedy, job_id)
+        except OSError as error:
+            text = f"The file cannot be read: {error.strerror or error}."
+            return _refused(source, title, "FILE_NOT_READABLE", text, "Check its permissions.")
+        finally:
+            self.display.finished(source)
+
+    async def _submit(self, source: Source) -> Job:
+        wishes = self.wishes
+        if source.path is None:
+            return await self.client.submit_url(
+                source.text,
+                title=wishes.title,
+                external_id=wishes.external_id,
+                channel=wishes.channel,
+            )
+        return await self.client.upload(
+            source.path,
+            title=wishes.title,
+            external_id=wishes.external_id,
+            channel=wishes.channel,
+            source_url=wishes.source_url,
+            progress=lambda sent, total: self.display.sent(source, sent, total),
+        )
+
+    async def _watch(self, job: Job, source: Source) -> Job:
+        async with aclosing(self.client.watch_job(job.id)) as states:
+            async for state in states:
+                job = state
+                self.display.job(source, job)
+        return job
+
+    async def _outcome(self, source: Source, title: str, job: Job) -> Outcome:
+        from soundhash import JobState, NotFound  # noqa: PLC0415 - loads gRPC
+
+        if job.video_id:
+            # When it is deleted already, it was called what was asked for.
+            with suppress(NotFound):
+                title = (await self.client.get_video(job.video_id)).title
+        failure = None
+        if job.failure and job.state in (JobState.FAILED, JobState.RETRYING):
+            failure = {
+                "reason": job.failure.reason,
+                "message": job.failure.message,
+                "remedy": job.failure.remedy,
+            }
+        elif job.state is JobState.CANCELLED:
+            failure = {
+                "reason": "CANCELLED",
+                "message": "The job was cancelled.",
+                "remedy": f"Queue it again with `soundhash jobs --retry {job.id}`.",
+            }
+        return Outcome(
+            source=source.text,
+            job_id=job.id,
+            video_id=job.video_id or None,
+            state=str(job.state),
+            title=title or (job.parameters.title if job.parameters else ""),
+            failure=failure,
+            already_indexed=bool(job.result and job.result.already_indexed),
+        )
+
+
+def _refused(
+    source: Source,
+    title: str,
+    reason: str,
+    message: str,
+    remedy: str,
+    job_id: str | None = None,
+) -> Outcome:
+    failure = {"reason": reason, "message": message, "remedy": remedy}
+    return Outcome(source.text, job_id, None, "FAILED", title, failure)
