@@ -15,7 +15,7 @@ from soundhash.cli._connection import AddressOption, Connection
 class _Groups(TyperGroup):
     """Lists the commands under headings. Typer's own panels would load half of rich for it."""
 
-    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))
         headings: dict[str, list[tuple[str, str]]] = {}
         for name, command in self.commands.items():

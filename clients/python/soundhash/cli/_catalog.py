@@ -13,7 +13,7 @@ from soundhash.cli._connection import AddressOption, JsonOption, LimitOption, co
 def videos(
     context: typer.Context,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Only these.", show_default=False)
+        list[str] | None, typer.Argument(metavar="ID", help="Only these.", show_default=False)
     ] = None,
     query: Annotated[
         str, typer.Option("--query", "-q", help="Words of title, channel, external id or URL.")
@@ -105,7 +105,7 @@ def update(
 
 def delete(
     context: typer.Context,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", show_default=False)],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", show_default=False)],
     as_json: JsonOption = False,
     address: AddressOption = None,
 ) -> None:

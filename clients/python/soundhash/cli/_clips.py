@@ -54,7 +54,7 @@ def match(
     clips: Annotated[
         list[str],
         typer.Argument(
-            metavar="CLIP...", help="Media files; - is standard input.", show_default=False
+            metavar="CLIP", help="Media files; - is standard input.", show_default=False
         ),
     ],
     top: TopOption = 5,
@@ -229,7 +229,7 @@ def fingerprint(
 ) -> None:
     """Show the fingerprint of a file or a video.
 
-    A file is fingerprinted without being stored. With --json the data of the segments are in base64.
+    A file is fingerprinted without being stored. With --json the segments' data are in base64.
     """
     from soundhash._media import is_uuid  # noqa: PLC0415 - loads gRPC
 

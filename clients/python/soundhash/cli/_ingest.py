@@ -68,7 +68,7 @@ def ingest(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Files, folders (searched for media), URLs.",
             show_default=False,
         ),

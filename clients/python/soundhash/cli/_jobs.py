@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def jobs(
     context: typer.Context,
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Only these.", show_default=False)
+        list[str] | None, typer.Argument(metavar="ID", help="Only these.", show_default=False)
     ] = None,
     state: Annotated[
         list[str] | None,
