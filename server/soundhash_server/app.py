@@ -121,7 +121,7 @@ class Server:
         )
         await asyncio.to_thread(spool.open)
         closers.callback(spool.close)
-        index = IndexService(
+        self._index = index = IndexService(
             changes,
             listener,
             settings.index_dir,
@@ -144,6 +144,9 @@ class Server:
             options=_CHANNEL_OPTIONS,
             maximum_concurrent_rpcs=MAX_CALLS,
         )
+        self._live = LiveMatching(
+            self._cpu, index, videos, matches, max_streams=settings.max_streams
+        )
         ingest_pb2_grpc.add_IngestServiceServicer_to_server(
             IngestServicer(
                 Ingest(
@@ -163,7 +166,7 @@ class Server:
         match_pb2_grpc.add_MatchServiceServicer_to_server(
             MatchServicer(
                 Matching(self._cpu, index, videos, matches, max_clip_s=settings.max_clip_s),
-                LiveMatching(self._cpu, index, videos, matches, max_streams=settings.max_streams),
+                self._live,
                 max_clip_s=settings.max_clip_s,
             ),
             self._server,

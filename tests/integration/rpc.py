@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2_grpc
 from grpc_status import rpc_status
+from tests.media import encode
+from tests.sounds import tune
 
 from soundhash.v1 import (
     admin_pb2,
@@ -86,6 +88,8 @@ class Running(Callers):
         done = []
         waiting = await jobs.list(1000, "", [JobState.QUEUED])
         for job in waiting.items:
+            if not job.parameters.content_sha256:
+                continue
             lease = await jobs.claim(job.id, 60.0)
             assert lease is not None
             parameters = job.parameters
@@ -171,6 +175,18 @@ def open_channel(port: int) -> grpc.aio.Channel:
             ("grpc.use_local_subchannel_pool", 1),
         ],
     )
+
+
+def song(seed: int, duration_s: float = 2.0) -> bytes:
+    """A made-up recording as a WAV file; another seed is another recording."""
+    return encode(tune(duration_s, seed))
+
+
+async def eventually(check: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Waits until it is so."""
+    async with asyncio.timeout(timeout_s):
+        while not check():
+            await asyncio.sleep(0.01)
 
 
 def split(content: bytes, chunk_bytes: int = CHUNK_BYTES) -> list[bytes]:

@@ -29,6 +29,7 @@ ENDLESS_METHODS = frozenset({"/soundhash.v1.IngestService/WatchJob"})
 """Calls that a draining server ends at once: they may last for ever and can be made again."""
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_LET_FINISH_S = 0.5
 _ABORT_PATIENCE_S = 5.0
 """A caller that reads nothing also holds up the status; it is left queued after this."""
 
@@ -42,6 +43,40 @@ class _Call:
     task: asyncio.Task[Any]
     begun: float = field(default_factory=time.monotonic)
     stopped_by_server: bool = False
+
+
+class _Inbox:
+    """What the caller of a streaming method sends."""
+
+    def __init__(self, context: Context, read: Callable[[bytes], Message], idle_s: float) -> None:
+        self._context = context
+        self._read = read
+        self._idle_s = idle_s
+        self._over = False
+
+    async def messages(self) -> AsyncIterator[Any]:
+        """The messages, each checked. Raises STREAM_IDLE."""
+        while not self._over:
+            try:
+                async with asyncio.timeout(self._idle_s):
+                    data = await self._context.read()
+            except TimeoutError:
+                self._over = True
+                raise _idle(f"nothing was sent for {self._idle_s:g} s") from None
+            if data is grpc.aio.EOF:
+                self._over = True
+                return
+            yield parse(self._read, data)
+
+    async def let_finish(self) -> None:
+        """Drops what the caller still sends, for a moment. Some gRPC clients lose the status of
+        a call that ends while they are in the middle of sending."""
+        try:
+            async with asyncio.timeout(_LET_FINISH_S):
+                while not self._over:
+                    self._over = await self._context.read() is grpc.aio.EOF
+        except TimeoutError:
+            self._over = True
 
 
 class CallGuard(grpc.aio.ServerInterceptor):
@@ -119,10 +154,12 @@ class CallGuard(grpc.aio.ServerInterceptor):
             inner = handler.stream_unary
 
             async def stream_unary(_: object, context: Context) -> Any:
-                async def act() -> Any:
-                    return await inner(self._requests(read, context), context)
+                inbox = _Inbox(context, read, self._idle_s)
 
-                return await self._guard(method, context, act)
+                async def act() -> Any:
+                    return await inner(inbox.messages(), context)
+
+                return await self._guard(method, context, act, inbox)
 
             return grpc.stream_unary_rpc_method_handler(
                 stream_unary, response_serializer=handler.response_serializer
@@ -130,17 +167,24 @@ class CallGuard(grpc.aio.ServerInterceptor):
         inner = handler.stream_stream
 
         async def stream_stream(_: object, context: Context) -> None:
-            async def act() -> None:
-                responses = inner(self._requests(read, context), context)
-                await self._write_all(responses, context)
+            inbox = _Inbox(context, read, self._idle_s)
 
-            await self._guard(method, context, act)
+            async def act() -> None:
+                await self._write_all(inner(inbox.messages(), context), context)
+
+            await self._guard(method, context, act, inbox)
 
         return grpc.stream_stream_rpc_method_handler(
             stream_stream, response_serializer=handler.response_serializer
         )
 
-    async def _guard(self, method: str, context: Context, act: Callable[[], Awaitable[Any]]) -> Any:
+    async def _guard(
+        self,
+        method: str,
+        context: Context,
+        act: Callable[[], Awaitable[Any]],
+        inbox: _Inbox | None = None,
+    ) -> Any:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - gRPC runs every handler in a task
         call = _Call(method, _request_id(context), task)
@@ -151,7 +195,10 @@ class CallGuard(grpc.aio.ServerInterceptor):
         code, reason = "OK", ""
         try:
             self._admit()
-            return await act()
+            answer = await act()
+            if inbox is not None:
+                await inbox.let_finish()
+            return answer
         except asyncio.CancelledError:
             if not call.stopped_by_server:
                 code = "CANCELLED"
@@ -163,6 +210,8 @@ class CallGuard(grpc.aio.ServerInterceptor):
         except Exception as raised:
             error = self._translate(raised, call)
             code, reason = error.kind.value, error.reason
+            if inbox is not None:
+                await inbox.let_finish()
             await self._abort(context, error, call)
         finally:
             self._calls.discard(call)
@@ -208,20 +257,6 @@ class CallGuard(grpc.aio.ServerInterceptor):
         except TimeoutError:
             # The status is queued behind answers that the caller does not read.
             raise asyncio.CancelledError from None
-
-    async def _requests(
-        self, read: Callable[[bytes], Message], context: Context
-    ) -> AsyncIterator[Any]:
-        """The messages of the caller, each checked. Raises STREAM_IDLE."""
-        while True:
-            try:
-                async with asyncio.timeout(self._idle_s):
-                    data = await context.read()
-            except TimeoutError:
-                raise _idle(f"nothing was sent for {self._idle_s:g} s") from None
-            if data is grpc.aio.EOF:
-                return
-            yield parse(read, data)
 
     async def _write_all(self, responses: AsyncIterator[Any], context: Context) -> None:
         """Sends what comes, no faster than the caller reads. Raises STREAM_IDLE."""

@@ -167,7 +167,8 @@ class LiveMatching:
         self._videos = videos
         self._matches = matches
         self._max_streams = max_streams
-        self._streams = 0
+        self.streams = 0
+        """Streams that run now."""
 
     async def run(
         self, config: StreamConfig, audio: AsyncIterator[bytes]
@@ -178,17 +179,19 @@ class LiveMatching:
         that cannot be read, PlatformError RESOURCE_EXHAUSTED (SERVER_BUSY), and what ``audio``
         raises. Close the iterator (aclosing) to free its thread.
         """
-        if self._streams >= self._max_streams:
+        if self.streams >= self._max_streams:
             raise busy("streams", self._max_streams)
-        self._streams += 1
+        self.streams += 1
         stream = _Stream(config, audio, self._cpu, self._index)
         try:
             await stream.open()
             async for event in self._answer(stream, config):
                 yield event
         finally:
-            self._streams -= 1
-            await stream.close()
+            try:
+                await stream.close()
+            finally:
+                self.streams -= 1
 
     async def _answer(self, stream: _Stream, config: StreamConfig) -> AsyncIterator[StreamEvent]:
         begun = time.perf_counter()
