@@ -15,6 +15,7 @@ from soundhash_server.embedded_postgres import Postgres
 from soundhash_server.embedded_valkey import Valkey
 from soundhash_server.store.migrate import migrate
 from soundhash_server.store.pool import Pool, create_pool
+from tests.platforms import RunningPlatform, run_platform
 
 TEMPLATE = "migrated"
 
@@ -118,3 +119,17 @@ def data_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+async def platform(
+    database_factory: Callable[[], AsyncIterator[str]],
+    valkey_server: Valkey,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[RunningPlatform]:
+    """A server and a worker as processes, on a database and a queue of their own, for the whole
+    session: tests share what they ingest, so they look only for their own."""
+    async for url in database_factory():
+        settings = {"DATABASE_URL": url, "REDIS_URL": valkey_server.url.replace("db=0", "db=1")}
+        with run_platform(tmp_path_factory.mktemp("platform"), settings) as running:
+            yield running

@@ -54,6 +54,7 @@ class Daemon(ABC):
         self.home = home
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
+        self._spawned = 0.0
 
     @property
     @abstractmethod
@@ -110,36 +111,37 @@ class Daemon(ABC):
         self._ready = False
         try:
             self._process = self._prepare()
+            self._spawned = time.monotonic()
         except OSError as error:
             raise EmbeddedError(
                 f"The embedded {self.name} cannot use {self.home}: {error}. "
                 "Choose another SOUNDHASH_DATA_DIR, or correct the rights of this one."
             ) from error
 
-    def wait_ready(self) -> None:
-        """Waits until the server serves. Raises EmbeddedError when it ends or hangs."""
+    def check_ready(self) -> bool:
+        """Whether the started server serves. Raises EmbeddedError when it ended or hangs."""
         if self._process is None:
             raise EmbeddedError(f"The embedded {self.name} was not started.")
-        deadline = time.monotonic() + self.start_timeout_s
-        while not self._ready:
-            if self._process.poll() is not None:
-                raise EmbeddedError(
-                    f"The embedded {self.name} ended while starting: {self._last_words()}"
-                )
-            self._ready = self._poll_ready(self._process.pid)
-            if not self._ready:
-                if time.monotonic() > deadline:
-                    self.stop()
-                    raise EmbeddedError(
-                        f"The embedded {self.name} did not start within "
-                        f"{self.start_timeout_s:.0f} s: {self._last_words()}"
-                    )
-                time.sleep(_POLL_S)
+        if self._ready:
+            return True
+        if self._process.poll() is not None:
+            raise EmbeddedError(
+                f"The embedded {self.name} ended while starting: {self._last_words()}"
+            )
+        self._ready = self._poll_ready(self._process.pid)
+        if not self._ready and time.monotonic() - self._spawned > self.start_timeout_s:
+            self.stop()
+            raise EmbeddedError(
+                f"The embedded {self.name} did not start within "
+                f"{self.start_timeout_s:.0f} s: {self._last_words()}"
+            )
+        return self._ready
 
     def start(self) -> None:
         """Starts the server and waits until it serves. Raises EmbeddedError."""
         self.spawn()
-        self.wait_ready()
+        while not self.check_ready():
+            time.sleep(_POLL_S)
 
     def stop(self, timeout_s: float = 20.0) -> None:
         """Stops our child cleanly, by force after ``timeout_s``."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from soundhash_engine.errors import EngineError
+if TYPE_CHECKING:  # the engine is heavy, and commands that never need it import this
+    from soundhash_engine.errors import EngineError
 
 
 class ErrorKind(enum.Enum):

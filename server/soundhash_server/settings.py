@@ -114,6 +114,13 @@ class Settings:
                 )
         return cls(**values)
 
+    def as_env(self) -> dict[str, str]:
+        """The environment from which `from_env` makes these settings again."""
+        return {
+            PREFIX + spec.name.upper(): _format(getattr(self, spec.name))
+            for spec in dataclasses.fields(self)
+        }
+
     @property
     def effective_cpu_threads(self) -> int:
         return self.cpu_threads or os.cpu_count() or 1
@@ -140,6 +147,10 @@ class Settings:
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+
+
+def _format(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def _parse(variable: str, text: str, kind: type) -> object:
