@@ -1,0 +1,220 @@
+"""How fast and how large the whole platform is: real processes, real recordings.
+
+    python -m tests.bench.platform MEDIA... [--hours 10] [--clips 100] [--json]
+
+Starts `soundhash up` on an empty data folder, ingests the recordings (repeated under small
+changes of speed until `--hours` are indexed, so that no two are the same), and prints:
+ingest speed, latency of a clean 10 s clip by RPC, start to ready with the catalogue indexed,
+the server's memory when idle, and how much it grows during the upload of a 2 h file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+import soundhash
+from soundhash_engine import SAMPLE_RATE_HZ, decode_file
+from tests.media import encode
+
+MIB = 1 << 20
+MEDIA_ENDINGS = frozenset({".ogg", ".mp3", ".wav", ".flac", ".opus", ".m4a", ".mp4", ".webm"})
+
+
+@contextmanager
+def platform(data_dir: Path) -> Iterator[tuple[str, float, psutil.Process]]:
+    """Runs the platform: its address, seconds from start to ready, and the server's process."""
+    environment = {**os.environ, "SOUNDHASH_DATA_DIR": str(data_dir), "SOUNDHASH_PORT": "0"}
+    began = time.monotonic()
+    up = subprocess.Popen(
+        [sys.executable, "-m", "soundhash_server", "up"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert up.stdout is not None
+        ready = re.search(r"ready on (\S+)", up.stdout.readline())
+        if ready is None:
+            raise SystemExit("the platform did not start; try `soundhash doctor`")
+        took_s = time.monotonic() - began
+        server = next(
+            process
+            for process in psutil.Process(up.pid).children(recursive=True)
+            if "soundhash_server" in process.cmdline() and "serve" in process.cmdline()
+        )
+        yield ready.group(1), took_s, server
+    finally:
+        up.send_signal(signal.SIGINT)
+        up.wait(60)
+
+
+def resampled(pcm: NDArray[np.float32], speed: float) -> NDArray[np.float32]:
+    """The audio played `speed` times as fast, by linear interpolation."""
+    at = np.arange(0, len(pcm) - 1, speed)
+    return np.interp(at, np.arange(len(pcm)), pcm).astype(np.float32)
+
+
+def catalogue(media: list[Path], hours: float, folder: Path) -> list[Path]:
+    """The recordings, then copies of them at other speeds, until there are `hours` of audio."""
+    files: list[Path] = []
+    total_s = 0.0
+    for turn in range(1000):
+        speed = 1.0 + 0.031 * turn
+        for path in media:
+            pcm = np.concatenate(list(decode_file(path)))
+            if turn:
+                pcm = resampled(pcm, speed)
+            target = folder / f"{path.stem}_{turn}.mp3"
+            target.write_bytes(encode(pcm, "mp3", rate_hz=44100, bit_rate=128_000))
+            total_s += len(pcm) / SAMPLE_RATE_HZ
+            files.append(target)
+            if total_s >= hours * 3600:
+                return files
+    return files
+
+
+def clips(files: list[Path], count: int) -> list[bytes]:
+    """Clean 10 s clips, encoded again."""
+    chooser = random.Random(1)
+    made = []
+    for _ in range(count):
+        pcm = np.concatenate(list(decode_file(chooser.choice(files))))
+        start = chooser.randrange(max(1, len(pcm) - 10 * SAMPLE_RATE_HZ))
+        clip = pcm[start : start + 10 * SAMPLE_RATE_HZ]
+        made.append(encode(clip, "mp3", rate_hz=44100, bit_rate=64_000))
+    return made
+
+
+def ingest(client: soundhash.Client, files: list[Path]) -> float:
+    """Uploads and indexes the files, four at a time; wall-clock seconds."""
+    began = time.monotonic()
+
+    def one(path: Path) -> None:
+        job = client.wait_for_job(client.upload(path).id, timeout_s=3600)
+        if job.failure is not None:
+            raise SystemExit(f"{path.name}: {job.failure.message}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, files))
+    return time.monotonic() - began
+
+
+class PeakMemory:
+    """Samples a process's resident memory while it is entered."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self.process = process
+        self.before_bytes = process.memory_info().rss
+        self.peak_bytes = self.before_bytes
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.02):
+            self.peak_bytes = max(self.peak_bytes, self.process.memory_info().rss)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def measure(media: list[Path], hours: float, clip_count: int, folder: Path) -> dict[str, float]:
+    (folder / "media").mkdir()
+    files = catalogue(media, hours, folder / "media")
+    questions = clips(files, clip_count)
+    long_file = folder / "two_hours.wav"
+    noise = np.random.default_rng(1).integers(-9000, 9000, 44100 * 60, dtype=np.int16)
+    with long_file.open("wb") as out:  # 2 h of 16-bit stereo: 1.27 GB
+        size = 2 * 60 * noise.nbytes * 2
+        out.write(b"RIFF" + (36 + size).to_bytes(4, "little") + b"WAVEfmt ")
+        out.write(bytes.fromhex("1000000001000200") + (44100).to_bytes(4, "little"))
+        out.write((44100 * 4).to_bytes(4, "little") + bytes.fromhex("04001000"))
+        out.write(b"data" + size.to_bytes(4, "little"))
+        for minute in range(120):
+            out.write(np.repeat(np.roll(noise, minute * 7919), 2).tobytes())
+    figures: dict[str, float] = {}
+    data_dir = folder / "data"
+    with platform(data_dir) as (address, took_s, _), soundhash.Client(address) as client:
+        figures["start to ready, empty (s)"] = took_s
+        wall_s = ingest(client, files)
+        stats = client.stats()
+        figures["indexed (h)"] = stats.audio_s / 3600
+        figures["ingest (× real time)"] = stats.audio_s / wall_s
+    with platform(data_dir) as (address, took_s, server), soundhash.Client(address) as client:
+        figures["start to ready, indexed (s)"] = took_s
+        time.sleep(3)
+        figures["server memory, idle (MiB)"] = server.memory_info().rss / MIB
+        client.match(questions[0])
+        took = []
+        found = 0
+        for clip in questions:
+            began = time.perf_counter()
+            answer = client.match(clip)
+            took.append((time.perf_counter() - began) * 1000)
+            found += bool(answer.matches)
+        figures["clean 10 s clips answered (%)"] = 100 * found / len(questions)
+        figures["clean 10 s clip by RPC, median (ms)"] = statistics.median(took)
+        figures["clean 10 s clip by RPC, p95 (ms)"] = sorted(took)[int(0.95 * len(took))]
+        with PeakMemory(server) as memory:
+            began = time.monotonic()
+            job = client.upload(long_file)
+            figures["upload of 2 h, 1.27 GB (s)"] = time.monotonic() - began
+        figures["memory growth during it (MiB)"] = (memory.peak_bytes - memory.before_bytes) / MIB
+        client.cancel_job(job.id)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
+    parser.add_argument("media", nargs="+", type=Path, help="recordings or folders of them")
+    parser.add_argument("--hours", type=float, default=10.0)
+    parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    media = [
+        path
+        for given in arguments.media
+        for path in (sorted(given.rglob("*")) if given.is_dir() else [given])
+        if path.suffix.lower() in MEDIA_ENDINGS
+    ]
+    if not media:
+        parser.error("no recordings there")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        figures = measure(media, arguments.hours, arguments.clips, Path(folder))
+    if arguments.json:
+        print(json.dumps(figures))
+        return
+    table = Table("what", "measured")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

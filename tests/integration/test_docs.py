@@ -1,0 +1,101 @@
+"""What docs/quickstart.md tells a newcomer to type works, in its order."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = ROOT / "docs/quickstart.md"
+BLOCK = re.compile(r"^```(bash background|bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def workplace() -> Iterator[Path]:
+    """A folder that looks like the repository, so that samples/ lands outside the real one."""
+    folder = Path(tempfile.mkdtemp(prefix="soundhash-docs-"))
+    folder.chmod(0o755)
+    for name in ("clients", "tests", "server", "migrations", "Makefile", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    # Whoever runs the tests may use an environment elsewhere.
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "constraints.txt").symlink_to(ROOT / "constraints.txt")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.timeout(180)
+def test_quickstart_runs(workplace: Path) -> None:
+    port = free_port()
+    environment = {
+        **os.environ,
+        "SOUNDHASH_DATA_DIR": str(workplace / "data"),
+        "SOUNDHASH_PORT": str(port),
+        "SOUNDHASH_ADDRESS": f"127.0.0.1:{port}",
+    }
+    blocks = BLOCK.findall(QUICKSTART.read_text())
+    assert len(blocks) >= 8
+    background: list[subprocess.Popen[str]] = []
+    printed: dict[str, str] = {}
+    try:
+        for kind, code in blocks:
+            if code.strip() == "make setup":
+                continue  # has run: the tests need it themselves
+            if kind == "bash background":
+                process = subprocess.Popen(
+                    ["bash", "-c", f"exec {code.strip()}"],
+                    cwd=workplace,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                background.append(process)
+                assert process.stdout is not None
+                assert "is ready" in process.stdout.readline()
+                continue
+            command = (
+                ["bash", "-euo", "pipefail", "-c", code]
+                if kind == "bash"
+                else [sys.executable, "-c", code]
+            )
+            done = subprocess.run(
+                command,
+                cwd=workplace,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=90,
+                check=False,
+            )
+            assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+            printed[code] = done.stdout
+    finally:
+        for process in background:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
+
+    def output_of(part: str) -> str:
+        return next(text for code, text in printed.items() if part in code)
+
+    assert "Tune No. 3" in output_of("match samples-clip.mp3\n")
+    assert '"title": "Tune No. 3"' in output_of("--json\n")
+    assert "Tune No. 3" in output_of("listen samples-clip.mp3")
+    assert "Tune No. 3 from" in output_of("import soundhash")
+    assert "soundhash.v1.MatchService" in output_of("list\n")
+    assert '"videoCount": "6"' in output_of("GetStats")
