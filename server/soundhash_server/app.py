@@ -265,10 +265,10 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials:
     )
 
 
-async def serve(settings: Settings, on_ready: Callable[[int], None] | None = None) -> int:
+async def serve(settings: Settings, when_ready: Callable[[int], None] | None = None) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status.
 
-    on_ready: told the port once calls are taken.
+    when_ready: called once with the port as soon as calls are taken.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -276,24 +276,27 @@ async def serve(settings: Settings, on_ready: Callable[[int], None] | None = Non
         loop.add_signal_handler(number, stop.set)
     server = Server(settings)
     await server.start()
+    waiting = {asyncio.create_task(event.wait()) for event in (stop, server.failed)}
+    ready = asyncio.create_task(server.wait_ready())
     try:
-        ready = asyncio.create_task(server.wait_ready())
-        if on_ready is not None:
-            ready.add_done_callback(lambda task: task.cancelled() or on_ready(server.port))
-        stopped = asyncio.create_task(stop.wait())
-        failed = asyncio.create_task(server.failed.wait())
-        await asyncio.wait((stopped, failed), return_when=asyncio.FIRST_COMPLETED)
-        for task in (ready, stopped, failed):
-            task.cancel()
+        await asyncio.wait({ready, *waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done() and when_ready is not None:
+            when_ready(server.port)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        for task in (ready, *waiting):
+            task.cancel()
         await server.stop()
     return 1 if server.failed.is_set() else 0
 
 
-def main(settings: Settings, on_ready: Callable[[int], None] | None = None) -> int:
-    """Runs the server; what cannot work is said in one line. Returns the exit status."""
+def main(settings: Settings, when_ready: Callable[[int], None] | None = None) -> int:
+    """Runs the server; what cannot work is said in one line. Returns the exit status: 2 for
+    settings that cannot work, 1 when the server had to give up."""
     try:
-        return uvloop.run(serve(settings, on_ready))
-    except (SettingsError, PlatformError, OSError) as error:
+        return uvloop.run(serve(settings, when_ready))
+    except (SettingsError, OSError) as error:
         sys.stderr.write(f"soundhash serve: {error}\n")
-        return 2
+    except PlatformError as error:
+        sys.stderr.write(f"soundhash serve: {error.message} {error.remedy}\n")
+    return 2
