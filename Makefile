@@ -69,6 +69,20 @@ generate:
 	@cd proto && $(PROTOC) --python_out=../$(INTO) --grpc_python_out=../$(INTO) \
 		--mypy_out=quiet:../$(INTO) --mypy_grpc_out=quiet:../$(INTO) soundhash/v1/*.proto
 
+.PHONY: docs
+docs: $(READY) ## write the generated pages of docs/ anew
+	$(BIN)/python -m tests.contract.test_settings_doc
+
+.PHONY: eval
+eval: $(READY) ## how well: recall and false answers; SET=folder of a labelled set
+	$(BIN)/python -m tests.eval.run --set '$(SET)' $(if $(LIMIT),--limit $(LIMIT))
+
+.PHONY: bench
+bench: $(READY) ## how fast: MEDIA=folder of recordings
+	find '$(MEDIA)' -type f \( -name '*.ogg' -o -name '*.mp3' \) -print0 | sort -z | head -z -n 12 | \
+		xargs -0 $(BIN)/python -m tests.bench.extraction
+	$(BIN)/python -m tests.bench.platform '$(MEDIA)'
+
 .PHONY: lock
 lock: ## resolve the pins of constraints.txt anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \

@@ -98,4 +98,4 @@ def test_quickstart_runs(workplace: Path) -> None:
     assert "Tune No. 3" in output_of("listen samples-clip.mp3")
     assert "Tune No. 3 from" in output_of("import soundhash")
     assert "soundhash.v1.MatchService" in output_of("list\n")
-    assert '"videoCount": "6"' in output_of("GetStats")
+    assert '"video_count": "6"' in output_of("GetStats")
