@@ -128,8 +128,9 @@ class AsyncTransport:
                 if progress is not None:
                     progress(n_sent, reader.size_bytes)
             await call.done_writing()
-        except asyncio.InvalidStateError:
-            # The server has answered before the end; what it says stands in the call.
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            # The server has answered before the end. What it says is told by the call itself:
+            # a write only knows that it could not be done.
             return
 
     async def stream(

@@ -66,7 +66,9 @@ class SoundHashError(Exception):
         text = self.explanation
         if not self.remedy:
             return text
-        return f"{text} {self.remedy}" if text[-1:] in ".!?" else f"{text}: {self.remedy}"
+        if text[-1:] in ".!?":
+            return f"{text} {self.remedy}"
+        return f"{text}{'.' if self.remedy[0].isupper() else ':'} {self.remedy}"
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.__dict__))

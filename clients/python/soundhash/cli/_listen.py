@@ -137,6 +137,7 @@ class _Screen:
         self._json = as_json
         self._out = output.console()
         self._status: Any = None
+        self._answer: tuple[str, int] | None = None
 
     def __enter__(self) -> _Screen:
         if not self._json and self._out.is_terminal:
@@ -165,12 +166,17 @@ class _Screen:
                 f"at {output.clock(found.video_end_s)} "
                 f"[dim]confidence {found.confidence:.0%}, stability {event.stability:.0%}[/]"
             )
-            if self._status is None:
-                self._out.print(text, soft_wrap=True)
-            else:
+            if self._status is not None:
                 self._now(text)
+                return
+            # Without a line that changes, only what is new is told.
+            answer = (found.video_id, round(found.video_start_s - found.clip_start_s))
+            if answer != self._answer:
+                self._answer = answer
+                self._out.print(text, soft_wrap=True)
         elif isinstance(event, FinalMatch):
             found = event.match
+            self._answer = None
             link = f"  {output.escape(found.source_url)}" if found.source_url else ""
             self._out.print(
                 f"{output.span(found.clip_start_s, found.clip_end_s)}  [green]match[/]   "

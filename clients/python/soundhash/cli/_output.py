@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 
 if TYPE_CHECKING:
@@ -91,7 +91,19 @@ def print_table(
         )
     for row in rows:
         table.add_row(*row)
-    out.print(table)
+    _print(out, table)
+
+
+def _print(out: Console, table: RenderableType) -> None:
+    if out.is_terminal:
+        out.print(table)
+        return
+    # Tables are padded to their width, which is of no use to what reads a pipe.
+    with out.capture() as text:
+        out.print(table)
+    for line in text.get().splitlines():
+        sys.stdout.write(line.rstrip() + "\n")
+    sys.stdout.flush()
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -101,7 +113,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     table = Table.grid(padding=(0, 2))
     for name, value in pairs:
         table.add_row(f"[dim]{name}[/]", escape(value))
-    console().print(table)
+    _print(console(), table)
 
 
 def clock(value_s: float) -> str:
