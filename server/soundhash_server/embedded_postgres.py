@@ -87,7 +87,9 @@ class Postgres(Daemon):
                 f"There is no embedded database in {self.home.parent} that this user can use: "
                 "start it with `soundhash up`, or set SOUNDHASH_DATABASE_URL."
             ) from error
-        return f"postgresql://{USER}:{password}@/{DATABASE}?host={quote(str(self._sockets))}"
+        # The port is named too, or clients would take PGPORT.
+        where = f"host={quote(str(self._sockets))}&port=5432"
+        return f"postgresql://{USER}:{password}@/{DATABASE}?{where}"
 
     @property
     def _password_file(self) -> Path:

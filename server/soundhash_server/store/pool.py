@@ -36,6 +36,8 @@ _UNAVAILABLE = (
     asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InternalClientError,
+    asyncpg.InvalidAuthorizationSpecificationError,  # a wrong password among them
+    asyncpg.InvalidCatalogNameError,
 )
 
 
@@ -52,6 +54,15 @@ def database_unavailable(cause: BaseException) -> PlatformError:
     )
 
 
+def _url_invalid() -> PlatformError:
+    return PlatformError(
+        ErrorKind.INVALID_ARGUMENT,
+        "DATABASE_URL_INVALID",
+        "The database URL cannot be read.",
+        "Set SOUNDHASH_DATABASE_URL to postgresql://user:password@host:port/database.",
+    )
+
+
 async def prepare(connection: Connection) -> None:
     """Makes jsonb columns plain Python data on this connection."""
     await connection.set_type_codec(
@@ -65,26 +76,20 @@ async def create_pool(url: str, size: int, *, name: str = "soundhash") -> Pool:
 
     Raises PlatformError INVALID_ARGUMENT (DATABASE_URL_INVALID) for a malformed URL.
     """
-    try:
-        return await asyncpg.create_pool(
-            url,
-            min_size=0,
-            max_size=size,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=STATEMENT_TIMEOUT_S + 5.0,
-            init=prepare,
-            server_settings={
-                "application_name": name,
-                "statement_timeout": f"{STATEMENT_TIMEOUT_S * 1000:.0f}",
-            },
-        )
-    except (ValueError, asyncpg.ClientConfigurationError):
-        raise PlatformError(
-            ErrorKind.INVALID_ARGUMENT,
-            "DATABASE_URL_INVALID",
-            "The database URL cannot be read.",
-            "Set SOUNDHASH_DATABASE_URL to postgresql://user:password@host:port/database.",
-        ) from None
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise _url_invalid()
+    return await asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=size,
+        timeout=CONNECT_TIMEOUT_S,
+        command_timeout=STATEMENT_TIMEOUT_S + 5.0,
+        init=prepare,
+        server_settings={
+            "application_name": name,
+            "statement_timeout": f"{STATEMENT_TIMEOUT_S * 1000:.0f}",
+        },
+    )
 
 
 @asynccontextmanager
@@ -92,11 +97,18 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
     """A connection of the pool.
 
     Failures of the database become PlatformError UNAVAILABLE (DATABASE_UNAVAILABLE), text that
-    PostgreSQL cannot hold (NUL) INVALID_ARGUMENT (TEXT_INVALID).
+    PostgreSQL cannot hold (NUL) INVALID_ARGUMENT (TEXT_INVALID), a URL of the wrong form
+    INVALID_ARGUMENT (DATABASE_URL_INVALID).
     """
     try:
-        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as held:
+        try:
+            held = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+        except ValueError as error:  # of reading the URL, which waits for the first connection
+            raise _url_invalid() from error
+        try:
             yield held
+        finally:
+            await pool.release(held)
     except (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError) as error:
         raise PlatformError(
             ErrorKind.INVALID_ARGUMENT,
