@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -218,7 +219,7 @@ class Server:
 
     async def _become_ready(self) -> None:
         # Compiled code comes from its cache; the first caller shall not wait for it.
-        await asyncio.to_thread(warm)
+        await asyncio.to_thread(_warm_once)
         await self._readiness.run()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -246,6 +247,11 @@ class Server:
                 f"Cannot listen on {address}: the port is taken, or the address is not this "
                 "machine's. Set SOUNDHASH_PORT or SOUNDHASH_HOST."
             ) from None
+
+
+@functools.cache
+def _warm_once() -> None:
+    warm()
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials:
