@@ -150,7 +150,8 @@ async def test_search_finds_every_word_best_first(jobs: Jobs, videos: Videos) ->
     assert [v.title for v in (await videos.search("%", 10, "")).items] == ["100% blue_ish"]
     assert (await videos.search("   ", 10, "")).items == ()
 
-    paged, token = [], ""
+    paged: list[Video] = []
+    token = ""
     while True:
         page = await videos.search("blue", 2, token)
         paged += page.items

@@ -6,15 +6,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from soundhash_server.store import volumes
 from soundhash_server.store.volumes import VolumeDamaged, try_writer_lock
 
 META = {"params": "abc", "nested": {"n": [1, 2, 3]}}
-ARRAYS = {
+ARRAYS: dict[str, NDArray[Any]] = {
     "keys": np.arange(1000, dtype=np.uint64),
     "rows": np.arange(24, dtype=np.uint8).reshape(4, 6),
     "empty": np.zeros((0, 3), np.int32),
