@@ -128,7 +128,6 @@ class _Download:
                 self._begin(response)
                 async for batch in self._batches(response):
                     await asyncio.to_thread(self._write, batch)
-                    self._on_bytes(self._done_bytes, self._total_bytes)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             refused = refusal(error)
             if refused is not None:
@@ -184,6 +183,7 @@ class _Download:
             async for chunk in response.content.iter_any():
                 held += chunk
                 window_bytes += len(chunk)
+                self._on_bytes(self._done_bytes + len(held), self._total_bytes)
                 if not sniffed and len(held) >= _SNIFF_BYTES:
                     sniffed = True
                     _sniff(held)

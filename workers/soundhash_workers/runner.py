@@ -23,6 +23,7 @@ from soundhash_server.store.jobs import Jobs, LeaseLost
 from soundhash_workers.failures import failure_of
 from soundhash_workers.pipeline import Known, Pipeline, Prepared, Report
 from soundhash_workers.retry import retry_delay_s
+from soundhash_workers.tasks import end
 from soundhash_workers.uploads import Upload
 
 HEARTBEAT_S = 0.4
@@ -70,22 +71,22 @@ class JobRunner:
         try:
             await asyncio.wait({work, beat}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                await _stop(work)
+                await end(work)
                 await asyncio.to_thread(_keep, upload)
                 return "lease lost"
         except asyncio.CancelledError:
-            await _stop(work, beat)
+            await end(work, beat)
             await self._give_back(lease)
             raise
         finally:
-            await _stop(beat)
+            await end(beat)
         # From here to the end is short, and half of it would have to be done again.
         ending = asyncio.create_task(self._end(lease, work, upload, report), name="ending")
         try:
             return await asyncio.shield(ending)
         except asyncio.CancelledError:
             await asyncio.wait({ending}, timeout=self._settings.drain_s)
-            await _stop(ending)
+            await end(ending)
             raise
 
     async def _beat(self, lease: Lease, report: Report, keep_alive: KeepAlive) -> None:
@@ -181,13 +182,6 @@ async def _persist(write: Callable[[], Awaitable[T]]) -> T:
             if error.kind is not ErrorKind.UNAVAILABLE or time.monotonic() > give_up_s:
                 raise
         await asyncio.sleep(_RETRY_S)
-
-
-async def _stop(*tasks: asyncio.Task[object]) -> None:
-    """Cancels tasks and waits for their end, whatever it is."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _keep(upload: Upload | None) -> None:

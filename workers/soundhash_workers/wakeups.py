@@ -27,6 +27,7 @@ from soundhash_server.queue import (
     serialize,
 )
 from soundhash_workers.runner import KeepAlive
+from soundhash_workers.tasks import end
 
 _POLL_S = 0.1
 _FIRST_PAUSE_S = 0.2
@@ -81,11 +82,13 @@ class WakeUps(Worker):
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def stop(self) -> None:
-        """Cancels the running jobs and waits until each has been given back."""
+    async def stop(self, patience_s: float) -> None:
+        """Cancels the running jobs and waits until each has been given back.
+
+        patience_s: jobs that go on for longer are cancelled once more.
+        """
         self.allow_pick_jobs = False
-        for task in self.job_tasks.values():
-            task.cancel()
+        await end(*self.job_tasks.values(), again_s=patience_s)
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:

@@ -24,12 +24,14 @@ from soundhash_workers.pipeline import Pipeline
 from soundhash_workers.runner import JobRunner, KeepAlive
 from soundhash_workers.scratch import Scratch
 from soundhash_workers.sweeper import Sweeper
+from soundhash_workers.tasks import end
 from soundhash_workers.uploads import UploadSweeper
 from soundhash_workers.wakeups import WakeUps
 
 _READ_TIMEOUT_S = 30.0
 _MARK_EXTRA_S = 1.0
 _WAIT_S = 0.25
+_GIVE_BACK_S = 6.0
 
 log = structlog.get_logger(__name__)
 
@@ -48,11 +50,10 @@ async def work(settings: Settings) -> None:
     working = asyncio.create_task(serve(settings))
     await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if not working.done():
-        log.info("worker stops")
-        working.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await working
+    if working.done():
+        working.result()
+    log.info("worker stops")
+    await end(working, again_s=2 * settings.drain_s + 30.0)
     log.info("worker stopped")
 
 
@@ -67,12 +68,16 @@ async def serve(settings: Settings) -> None:
     await _wait_for_schema(settings.database_url)
     async with _resources(settings) as (wakeups, sweeper):
         log.info("worker is ready", concurrency=settings.effective_worker_concurrency)
+        loops = [asyncio.create_task(sweeper.run()), asyncio.create_task(wakeups.run_forever())]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(sweeper.run())
-                tasks.create_task(wakeups.run_forever())
+            await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            for loop in loops:
+                if loop.done():
+                    # Neither ends by itself but by an error that nobody has foreseen.
+                    loop.result()
         finally:
-            await wakeups.stop()
+            await end(*loops)
+            await wakeups.stop(settings.drain_s + _GIVE_BACK_S)
 
 
 @contextlib.asynccontextmanager
