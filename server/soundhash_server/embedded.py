@@ -217,11 +217,12 @@ def spawn(
     gid: int | None = None,
     reach: bool = False,
     pass_fds: tuple[int, ...] = (),
+    niceness: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Starts a program in a process group of its own that gets ``death_signal`` when the
     calling thread's process dies; call it from the main thread.
 
-    output: descriptor for what it prints (None: ours). uid, gid, reach: see launch.py.
+    output: descriptor for what it prints (None: ours). uid, gid, reach, niceness: see launch.py.
     """
     settings = {
         "argv": argv,
@@ -230,6 +231,7 @@ def spawn(
         "uid": uid,
         "gid": gid,
         "reach": reach,
+        "niceness": niceness,
     }
     return subprocess.Popen(  # noqa: S603 - our own binaries
         [sys.executable, "-I", "-S", str(_LAUNCH), json.dumps(settings)],

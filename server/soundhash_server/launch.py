@@ -3,9 +3,9 @@
     python -I -S launch.py '{"argv": [...], ...}'
 
 Settings (JSON): argv; parent (its process id); death_signal (sent when the parent dies, kill -9
-included; Linux); uid, gid (null: keep); reach (keep the right to walk through folders that the
-user may not enter). Nothing is done between fork and exec in the parent, which may have threads;
-so this file imports nothing of ours and little else.
+included; Linux); niceness (added to ours); uid, gid (null: keep); reach (keep the right to walk
+through folders that the user may not enter). Nothing of this is done between fork and exec in
+the parent, which may have threads; so this file imports nothing of ours and little else.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def main() -> None:
     linux = sys.platform == "linux"
     libc = ctypes.CDLL(None, use_errno=True)
     os.umask(0o077)
+    os.nice(settings["niceness"])
     if settings["uid"] is not None:
         if linux:
             _become(libc, settings["uid"], settings["gid"], settings["reach"])

@@ -30,6 +30,7 @@ _STEADY_S = 30.0
 """What has lived this long starts again at once when it ends."""
 _STOP_MARGIN_S = 10.0
 _LOG_LIMIT_BYTES = 16 << 20
+_WORKER_NICENESS = 5
 EXIT_CONFIGURATION = 2
 """A child's exit status for what starting again cannot mend."""
 
@@ -65,10 +66,13 @@ class _Backoff:
 class _Child:
     """The server or the worker: a process of ours that is started again when it ends."""
 
-    def __init__(self, name: str, arguments: list[str], log_path: Path) -> None:
+    def __init__(
+        self, name: str, arguments: list[str], log_path: Path, *, niceness: int = 0
+    ) -> None:
         self.name = name
         self.log_path = log_path
         self._arguments = arguments
+        self._niceness = niceness
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_fd: int | None = None
         self.port: int | None = None
@@ -88,6 +92,7 @@ class _Child:
                     env={**environment, "SOUNDHASH_READY_FD": str(told)},
                     output=log.fileno(),
                     pass_fds=(told,),
+                    niceness=self._niceness,
                 )
         finally:
             os.close(told)
@@ -156,7 +161,10 @@ class Up:
         self._embedded = Embedded(self._settings)
         logs = self._settings.data_dir / "log"
         self._server = _Child("server", ["-m", "soundhash_server", "serve"], logs / "server.log")
-        self._worker = _Child("worker", ["-m", "soundhash_workers"], logs / "worker.log")
+        # Answers come before ingest where both want the processor.
+        self._worker = _Child(
+            "worker", ["-m", "soundhash_workers"], logs / "worker.log", niceness=_WORKER_NICENESS
+        )
         self._backoffs = {daemon.name: _Backoff() for daemon in self._embedded.daemons}
 
     def run(self) -> None:
