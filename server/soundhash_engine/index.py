@@ -268,7 +268,7 @@ def _choose(
     """Which volumes to merge: each volume costs every search its probes, so few may be small."""
     if full:
         return [tail is not None or len(volumes) > 1 or not mask.all() for mask in alive]
-    chosen = [bool(np.mean(~mask) > DEAD_SHARE) for mask in alive]
+    chosen = [bool(np.count_nonzero(~mask) > DEAD_SHARE * mask.size) for mask in alive]
     hours = 0.0 if tail is None else tail.hours
     hours += sum(v.hours for v, merge in zip(volumes, chosen, strict=True) if merge)
     # From the smallest on, so that what is merged already counts for the next.

@@ -92,6 +92,8 @@ class LiveMatcher:
         self._pending_samples = 0
         self._seen = 0
         self._tracks: list[_Track] = []
+        # Passages that were told as final while the window still holds them.
+        self._ended: list[_Track] = []
         self._searched_at = 0
 
     @property
@@ -160,18 +162,23 @@ class LiveMatcher:
         for track in self._tracks:
             if track.end_s < now_s - GONE_S:
                 events += self._final(track, snapshot)
+                self._ended.append(track)
             elif track.changed or track.start_s < begin_s or self._believed(track, snapshot):
                 kept.append(track)
                 if track.changed:
                     events.append(Provisional(self._match(track, snapshot), self._stability(track)))
             # Else: a first impression that the same audio, heard with more, does not confirm.
         self._tracks = sorted(kept, key=lambda t: -t.best.hit.score)[:MOST_TRACKS]
+        self._ended = [t for t in self._ended if t.end_s > begin_s][-MOST_TRACKS:]
         return events
 
     def _absorb(self, passage: Passage) -> None:
         for track in self._tracks:
             if passage.start_s <= track.end_s + GONE_S and track.latest.same_line(passage):
                 track.absorb(passage)
+                return
+        for track in self._ended:
+            if passage.end_s <= track.end_s + GONE_S and track.latest.same_line(passage):
                 return
         rival = next(
             (

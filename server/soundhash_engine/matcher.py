@@ -227,7 +227,7 @@ class ClipSearch:
         if not split or not passages:
             return passages
         end_s = begin_s + pcm.size / self._params.sample_rate_hz
-        return passages + self._rest(pcm, begin_s, end_s, passages[0])
+        return passages + self._rest(pcm, begin_s, end_s, passages[0], cheap)
 
     def features(
         self,
@@ -257,7 +257,9 @@ class ClipSearch:
         self.rounds += result.rounds
         return _distinct([_to_passage(hit, features, begin_s, params) for hit in result.hits])
 
-    def _rest(self, pcm: Pcm, begin_s: float, end_s: float, best: Passage) -> list[Passage]:
+    def _rest(
+        self, pcm: Pcm, begin_s: float, end_s: float, best: Passage, cheap: bool
+    ) -> list[Passage]:
         """What lies before and after a match that does not fill its window."""
         out: list[Passage] = []
         if best.hit.score < self._least - SURE_MARGIN:
@@ -271,7 +273,7 @@ class ClipSearch:
             whole = first_s == begin_s and last_s == end_s
             if last_s - first_s >= LEAST_PART_S and not whole:
                 piece = pcm[round((first_s - begin_s) * rate) : round((last_s - begin_s) * rate)]
-                out += self.window(piece, first_s, split=False)
+                out += self.window(piece, first_s, cheap=cheap, split=False)
         return out
 
 

@@ -9,18 +9,18 @@ import math
 
 from soundhash_engine.verify import Evidence
 
-WEIGHT_LZ = 0.34
-WEIGHT_UZ = 3.29
-WEIGHT_PATCH = 11.77
-WEIGHT_IDENTITY = 1.93
-BIAS = -8.6
+WEIGHT_LZ = 0.647
+WEIGHT_UZ = 3.196
+WEIGHT_PATCH = 14.791
+WEIGHT_IDENTITY = 2.622
+BIAS = -9.812
 
 MATCH_SCORE = 3.0
 """A match: from this score on, plus the catalogue term, an answer is given."""
 PUBLISH_SCORE = 4.0
 """Sure enough to be said in public (bots), plus the catalogue term."""
-CALIBRATION_SLOPE = 0.923
-CALIBRATION_BIAS = -0.944
+CALIBRATION_SLOPE = 0.991
+CALIBRATION_BIAS = -2.371
 CALIBRATION_HOURS = 6.06
 """Hours indexed when the calibration was measured."""
 CATALOGUE_SLOPE = 0.48

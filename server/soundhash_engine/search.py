@@ -388,6 +388,37 @@ def _vote(
     return n_out, probes, reads
 
 
+def hash_triples(
+    landmarks: Landmarks,
+    triples: NDArray[np.int32],
+    hypotheses: Hypotheses,
+    which: int,
+    *,
+    margin: float,
+    params: Params = PARAMS,
+) -> NDArray[np.uint64]:
+    """The hashes that ``retrieve`` looks up under one of the hypotheses."""
+    search = params.search
+    most = len(triples) * (32 if margin > 0 else 1) + 32
+    hashes = np.empty(most, np.uint64)
+    n = _make_hashes(
+        landmarks.time,
+        landmarks.bin,
+        triples,
+        float(hypotheses.pitch[which]),
+        float(hypotheses.tempo[which]),
+        0.0,
+        search.triple_bin_cell_bins,
+        search.triple_time_cell_frames,
+        2.0 * search.triple_min_dt_frames,
+        2.0 * search.triple_max_dt_frames,
+        margin,
+        hashes,
+        np.empty(most, np.float32),
+    )
+    return hashes[:n]
+
+
 def retrieve(
     volumes: tuple[Volume, ...],
     landmarks: Landmarks,
@@ -396,6 +427,7 @@ def retrieve(
     centre_half_frames: float,
     n_targets: int,
     limit: int | None,
+    about: int | None,
     margin: float,
     least_votes: int,
     most: int,
@@ -409,7 +441,7 @@ def retrieve(
     search = params.search
     stretch = 1.0 if len(hypotheses) == 1 else 1.3
     triples = query_triples(
-        landmarks, n_targets=n_targets, stretch=stretch, limit=limit, params=params
+        landmarks, n_targets=n_targets, stretch=stretch, limit=limit, about=about, params=params
     )
     parts: list[Candidates] = []
     hypothesis = np.empty(_MOST_CANDIDATES, np.int32)
@@ -450,6 +482,11 @@ def retrieve(
         )
     if len(parts) == 1:
         return parts[0]
+    return join_candidates(parts, most)
+
+
+def join_candidates(parts: list[Candidates], most: int) -> Candidates:
+    """Candidates of several volumes, the ``most`` with the most votes."""
     together = Candidates(
         *(
             np.concatenate([getattr(part, field.name) for part in parts])

@@ -186,15 +186,20 @@ def query_triples(
     n_targets: int,
     stretch: float = 1.0,
     limit: int | None = None,
+    about: int | None = None,
     params: Params = PARAMS,
 ) -> NDArray[np.int32]:
     """Triples of a clip, n x 3 indices (anchor, target, target) into its landmarks.
 
     ``stretch``: the times of targets may be this much shorter or longer than the reference's, for
     hypotheses of another tempo. ``limit`` keeps the triples with the largest sum of strengths.
+    ``about`` takes fewer targets an anchor where there would be more triples than this: of a long
+    clip something of everything, where the strongest may all be a voice laid over it.
     """
     search = params.search
     n = len(landmarks)
+    while about is not None and n_targets > 3 and n * n_targets * (n_targets - 1) // 2 > about:
+        n_targets -= 1
     targets = np.empty((n, n_targets), np.int32)
     counts = np.empty(n, np.int32)
     strongest_targets(

@@ -443,42 +443,60 @@ def _read_patch(
 
 
 @kernel
-def _centred_correlation(
-    clip: NDArray[np.float32], reference: NDArray[np.float32], rows: int, bands: int
-) -> float:
-    """Correlation over the patch with each row's and each band's mean removed."""
-    row_x = np.zeros(rows, np.float64)
-    row_y = np.zeros(rows, np.float64)
-    band_x = np.zeros(bands, np.float64)
-    band_y = np.zeros(bands, np.float64)
-    all_x = 0.0
-    all_y = 0.0
+def _centre(patch: NDArray[np.float32], rows: int, bands: int) -> None:
+    """Remove each row's and each band's mean, in place."""
     for t in range(rows):
+        mean = 0.0
         for b in range(bands):
-            row_x[t] += clip[t, b]
-            row_y[t] += reference[t, b]
-            band_x[b] += clip[t, b]
-            band_y[b] += reference[t, b]
-        all_x += row_x[t]
-        all_y += row_y[t]
-        row_x[t] /= bands
-        row_y[t] /= bands
-    all_x /= rows * bands
-    all_y /= rows * bands
+            mean += patch[t, b]
+        mean /= bands
+        for b in range(bands):
+            patch[t, b] -= np.float32(mean)
     for b in range(bands):
-        band_x[b] = band_x[b] / rows - all_x
-        band_y[b] = band_y[b] / rows - all_y
-    xy = 0.0
-    xx = 0.0
-    yy = 0.0
-    for t in range(rows):
-        for b in range(bands):
-            x = clip[t, b] - row_x[t] - band_x[b]
-            y = reference[t, b] - row_y[t] - band_y[b]
-            xy += x * y
-            xx += x * x
-            yy += y * y
-    return float(xy / np.sqrt(max(xx * yy, 1e-12)))
+        mean = 0.0
+        for t in range(rows):
+            mean += patch[t, b]
+        mean /= rows
+        for t in range(rows):
+            patch[t, b] -= np.float32(mean)
+
+
+@kernel
+def _covered(
+    clip: NDArray[np.float32], reference: NDArray[np.float32], rows: int, bands: int
+) -> tuple[int, int, float]:
+    """First and last row (exclusive) of the passage, and the share of blocks that correlate.
+
+    Both patches are centred. The passage is the run of blocks with the largest sum of correlation
+    above half of what the better blocks have: a single block that correlates by chance beyond a
+    gap does not stretch it.
+    """
+    blocks = max(1, rows // BLOCK_ROWS)
+    value = np.zeros(blocks, np.float64)
+    covered = 0
+    for k in range(blocks):
+        end = rows if k == blocks - 1 else (k + 1) * BLOCK_ROWS
+        value[k] = _correlation(clip, reference, k * BLOCK_ROWS, end, bands)
+        if value[k] > BLOCK_CORRELATION:
+            covered += 1
+    ordered = np.sort(value)
+    better = ordered[blocks // 2 :].mean()
+    level = min(0.4, max(0.1, 0.5 * better))
+    best = 0.0
+    total = 0.0
+    start = 0
+    first = 0
+    last = blocks
+    for k in range(blocks):
+        if total <= 0.0:
+            total = 0.0
+            start = k
+        total += value[k] - level
+        if total > best:
+            best = total
+            first = start
+            last = k + 1
+    return first * BLOCK_ROWS, rows if last == blocks else last * BLOCK_ROWS, covered / blocks
 
 
 @kernel
@@ -532,6 +550,7 @@ def _patch(
     row_time = np.zeros(most, np.float64)
     best = -2.0
     shift = 0.0
+    correlation = 0.0
     for k in range(3):
         d = (1.5, -1.5, 0.0)[k]
         rows, bands = _read_patch(
@@ -552,37 +571,24 @@ def _patch(
         )
         if rows < 4 or bands < 10:
             continue
-        value = _centred_correlation(clip, reference, rows, bands)
+        raw = _correlation(clip, reference, 0, rows, bands)
+        _centre(clip, rows, bands)
+        _centre(reference, rows, bands)
+        value = _correlation(clip, reference, 0, rows, bands)
         if value > best:
             best = value
             shift = d
-    # The last round read the patch at the place itself.
+        if k == 2:
+            correlation = raw
+    # The last turn read the patch at the place itself.
     if best < -1.0 or rows < 4:
         return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     overlap = min(1.0, rows / (0.95 * expected))
-    correlation = _correlation(clip, reference, 0, rows, bands)
-    first = -1.0
-    last = -1.0
-    covered = 0
-    blocks = 0
-    for block in range(0, rows, BLOCK_ROWS):
-        end = min(rows, block + BLOCK_ROWS)
-        if end - block < BLOCK_ROWS // 2 and block > 0:
-            # A short rest belongs to the block before it.
-            if last >= row_time[block - 1]:
-                last = row_time[end - 1] + 2.0
-            continue
-        blocks += 1
-        if _correlation(clip, reference, block, end, bands) > BLOCK_CORRELATION:
-            covered += 1
-            if first < 0.0:
-                first = max(0.0, row_time[block] - 0.5 * row_frames / tempo)
-            last = row_time[end - 1] + 0.5 * row_frames / tempo
-    if covered == 0:
-        first = row_time[0] - 0.5 * row_frames / tempo
-        last = row_time[rows - 1] + 0.5 * row_frames / tempo
-    coverage = covered / max(1.0, float(blocks), expected / BLOCK_ROWS - 1.0)
-    return best, overlap, correlation, first, last, min(1.0, coverage), shift
+    first_row, last_row, coverage = _covered(clip, reference, rows, bands)
+    half = 0.5 * row_frames / tempo
+    first = row_time[first_row] - half
+    last = row_time[last_row - 1] + half
+    return best, overlap, correlation, first, last, coverage * min(1.0, overlap), shift
 
 
 def verify(

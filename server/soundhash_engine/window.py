@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from soundhash_engine.align import align, refine
 from soundhash_engine.index import Snapshot
 from soundhash_engine.params import PARAMS, Params
+from soundhash_engine.scan import scan
 from soundhash_engine.score import score
 from soundhash_engine.search import (
     IDENTITY,
@@ -25,12 +26,17 @@ from soundhash_engine.types import Landmarks, QueryFeatures
 from soundhash_engine.verify import Evidence, Query, prepare, verify
 
 ALIGNMENT_LEAST = 4.5
-"""Candidates that coincide less sharply are not verified."""
+"""Candidates that coincide less sharply are not verified; short clips have few landmarks, and
+below three seconds less is asked."""
 MOST_VOTED = 4
 VOTED_BONUS = 2.0
 LOOP_SHARE = 0.8
 """Candidates this near to the best alignment are verified too: loops and near copies."""
 MOST_LOOPS = 12
+SCAN_HOURS = 100.0
+"""Up to this size a clip that no triple has found is laid over everything (0.5 ms an hour)."""
+SCAN_ALIGNED = 2000
+SCAN_VERIFIED = 24
 DOUBTFUL_SCORE = 0.0
 CERTAIN_SCORE = 12.0
 """Between these the best answer's other places are looked for."""
@@ -38,7 +44,9 @@ SAME_PLACE_FRAMES = 16.0
 """Candidates of one place: nearer than this to one another."""
 IDENTITY_PITCH_BINS = 0.3
 IDENTITY_TEMPO = 0.004
-"""A refined candidate this near to no change is verified as unchanged."""
+IDENTITY_DRIFT_S = 0.04
+"""A refined candidate this near to no change is verified as unchanged; the tempo of a short clip
+may be off by what makes this drift from its start to its end, but by 1.2 % at most."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,7 +54,9 @@ class Round:
     """One step of the search.
 
     rank_limit, targets  landmarks of the clip that take part, and targets an anchor
-    triples_per_s        the strongest triples only, or None for all
+    triples_per_s        only so many of the strongest triples, or None for all
+    triples              about this many at most, from fewer targets an anchor: a long clip does
+                         not need all of its triples
     margin               soft probes: share of a cell near its border, 0 for none
     least_votes          a candidate has at least this many
     aligned, verified    how many candidates go on
@@ -57,18 +67,19 @@ class Round:
     rank_limit: int
     targets: int
     triples_per_s: int | None
+    triples: int | None
     margin: float
     least_votes: int
     aligned: int
     verified: int
 
 
-DEEP_ROUND = Round("deep", IDENTITY, 60, 15, None, 0.15, 3, 500, 12)
+DEEP_ROUND = Round("deep", IDENTITY, 60, 15, None, 32_000, 0.15, 3, 500, 12)
 ROUNDS = (
-    Round("identity", IDENTITY, 60, 10, 150, 0.0, 2, 100, 4),
-    Round("narrow", narrow_hypotheses(), 30, 10, 400, 0.0, 3, 300, 12),
+    Round("identity", IDENTITY, 60, 10, 150, None, 0.0, 2, 100, 4),
+    Round("narrow", narrow_hypotheses(), 30, 10, 400, None, 0.0, 3, 300, 12),
     DEEP_ROUND,
-    Round("wide", wide_hypotheses(), 30, 10, None, 0.0, 3, 1000, 12),
+    Round("wide", wide_hypotheses(), 30, 10, None, 7_000, 0.0, 3, 1000, 12),
 )
 
 
@@ -128,6 +139,7 @@ class WindowSearch:
         self._query: Query | None = None
         self._centre_half = float(features.landmarks.n_frames - 1)
         self._hits: list[Hit] = []
+        self._sure = np.inf
         self._tried: set[tuple[int, int, int, int]] = set()
 
     def try_line(self, recording_id: int, position: float, pitch: float, tempo: float) -> None:
@@ -143,10 +155,13 @@ class WindowSearch:
 
     def run(self, sure: float, most_rounds: int | None = None) -> WindowResult:
         """Search round by round until the best score reaches ``sure``."""
+        self._sure = sure
         done = 0
         most = len(ROUNDS) if most_rounds is None else most_rounds
-        while done < most and self._best() < sure:
+        while done < most and self._best() < sure and self._snapshot.volumes:
             self._round(ROUNDS[done])
+            if ROUNDS[done] is DEEP_ROUND and self._best() < sure:
+                self._scan()
             done += 1
         if done:
             self._try_all_changes()
@@ -175,25 +190,34 @@ class WindowSearch:
 
     def _round(self, step: Round) -> None:
         seconds = self._landmarks.n_frames / self._params.frames_per_s
+        per_s = step.triples_per_s
         candidates = retrieve(
             self._snapshot.volumes,
             _at_rank(self._landmarks, step.rank_limit),
             step.hypotheses,
             centre_half_frames=self._centre_half,
             n_targets=step.targets,
-            limit=None if step.triples_per_s is None else round(step.triples_per_s * seconds),
+            limit=None if per_s is None else round(per_s * seconds),
+            about=step.triples,
             margin=step.margin,
             least_votes=step.least_votes,
             most=step.aligned,
             params=self._params,
         )
         rows = self._rows(candidates)
-        alive = np.array(
-            [r >= 0 for r in rows.tolist()],
-            np.bool_,
+        here = np.flatnonzero(rows >= 0)
+        self._confirm(candidates.take(here), rows[here], step.verified)
+
+    def _scan(self) -> None:
+        """Lay the unchanged clip over every place of a small catalogue."""
+        if self._snapshot.hours > SCAN_HOURS:
+            return
+        candidates = scan(
+            self._snapshot.volumes, self._landmarks, self._centre_half, most=SCAN_ALIGNED
         )
-        candidates = candidates.take(np.flatnonzero(alive))
-        self._confirm(candidates, rows[alive], step.verified)
+        rows = self._rows(candidates)
+        here = np.flatnonzero(rows >= 0)
+        self._confirm(candidates.take(here), rows[here], SCAN_VERIFIED)
 
     def _rows(self, candidates: Candidates) -> NDArray[np.int64]:
         """Row of the recording at each candidate; −1 where there is none that counts."""
@@ -245,8 +269,10 @@ class WindowSearch:
         order = np.argsort(-z, kind="stable")
         top = float(z[order[0]])
         seen: list[tuple[int, float]] = []
+        seconds = self._landmarks.n_frames / self._params.frames_per_s
+        least = ALIGNMENT_LEAST * min(1.0, seconds / 3.0) ** 0.4
         for i in order.tolist():
-            if z[i] < ALIGNMENT_LEAST:
+            if z[i] < least or (z[i] < LOOP_SHARE * top and self._best() >= self._sure):
                 break
             if len(seen) >= most and (z[i] < LOOP_SHARE * top or len(seen) >= most + MOST_LOOPS):
                 break
@@ -267,6 +293,7 @@ class WindowSearch:
         self, at: int, row: int, position: float, pitch: float, tempo: float, z: float
     ) -> None:
         volume = self._snapshot.volumes[at]
+        unchanged = pitch == 0.0 and tempo == 1.0
         position, pitch, tempo, _ = refine(
             volume.peaks,
             volume.block,
@@ -277,15 +304,27 @@ class WindowSearch:
             pitch,
             tempo,
         )
-        identity = abs(pitch) < IDENTITY_PITCH_BINS and abs(tempo - 1.0) < IDENTITY_TEMPO
-        if identity:
-            pitch, tempo = 0.0, 1.0
+        seconds = self._landmarks.n_frames / self._params.frames_per_s
+        tolerance = max(IDENTITY_TEMPO, min(0.012, IDENTITY_DRIFT_S / seconds))
+        identity = abs(pitch) < IDENTITY_PITCH_BINS and abs(tempo - 1.0) < tolerance
+        if identity or unchanged:
+            # The few landmarks of a short clip may refine to a change that is none.
+            self._judge(at, row, position, 0.0, 1.0, z)
+        if not identity:
+            self._judge(at, row, position, pitch, tempo, z)
+
+    def _judge(
+        self, at: int, row: int, position: float, pitch: float, tempo: float, z: float
+    ) -> None:
+        """Verify one place as it is, once."""
+        volume = self._snapshot.volumes[at]
         key = (at, round(position / 2), round(pitch * 4), round(tempo * 400))
         if key in self._tried:
             return
         self._tried.add(key)
         if self._query is None:
             self._query = prepare(self._features.contrast, self._landmarks, self._params)
+        identity = pitch == 0.0 and tempo == 1.0
         evidence = verify(self._query, volume, row, position, pitch, tempo, self._params)
         self._hits.append(
             Hit(

@@ -1,0 +1,129 @@
+"""Volumes: the same recordings give the same arrays, however they came together."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.sounds import tune
+
+from soundhash_engine import CorruptFingerprint, Fingerprint, ParamsMismatch, extract, join
+from soundhash_engine.params import PARAMS
+from soundhash_engine.triples import reference_triples
+from soundhash_engine.volume import GAP_FRAMES, Volume
+
+
+@pytest.fixture(scope="module")
+def prints() -> list[Fingerprint]:
+    return [join(extract(tune(8.0 + 3 * seed, seed))) for seed in range(1, 5)]
+
+
+def same(first: Volume, second: Volume) -> bool:
+    return first.meta() == second.meta() and all(
+        np.array_equal(array, second.arrays()[name]) for name, array in first.arrays().items()
+    )
+
+
+def test_every_triple_is_found_where_its_hash_points(prints: list[Fingerprint]) -> None:
+    volume = Volume.build([(10 + i, 1, p) for i, p in enumerate(prints)])
+    total = 0
+    for row, fingerprint in enumerate(prints):
+        hashes, anchors = reference_triples(fingerprint.landmarks)
+        total += len(hashes)
+        base = int(volume.base_frame[row])
+        for h, anchor in zip(hashes.tolist(), anchors.tolist(), strict=True):
+            bucket = h >> (64 - volume.bits)
+            check = (h >> (56 - volume.bits)) & 255
+            part = slice(int(volume.bucket[bucket]), int(volume.bucket[bucket + 1]))
+            entries = zip(volume.post[part].tolist(), volume.check[part].tolist(), strict=True)
+            assert (base + anchor // 2, check) in set(entries)
+    assert volume.triples == total
+
+
+def test_landmarks_and_descriptors_come_back(prints: list[Fingerprint]) -> None:
+    volume = Volume.build([(7, 1, prints[0]), (3, 2, prints[1])])
+    assert volume.recordings.tolist() == [3, 7]
+    assert volume.revision.tolist() == [2, 1]
+    for recording_id, fingerprint in ((3, prints[1]), (7, prints[0])):
+        row = volume.row_of(recording_id)
+        assert row is not None
+        assert volume.landmarks(row) == fingerprint.landmarks
+        rows = volume.descriptor[volume.first_row[row] : volume.first_row[row + 1]]
+        assert np.array_equal(rows, fingerprint.descriptor)
+    assert volume.row_of(5) is None
+    assert volume.hours == pytest.approx((prints[0].duration_s + prints[1].duration_s) / 3600)
+
+
+def test_recordings_lie_far_apart_on_the_time_line(prints: list[Fingerprint]) -> None:
+    volume = Volume.build([(i, 1, p) for i, p in enumerate(prints)])
+    ends = volume.base_frame + volume.n_frames
+    assert volume.base_frame[0] >= GAP_FRAMES
+    assert (volume.base_frame[1:] - ends[:-1] >= GAP_FRAMES).all()
+
+
+def test_neither_order_nor_parts_change_the_arrays(prints: list[Fingerprint]) -> None:
+    items = [(i, 1, p) for i, p in enumerate(prints)]
+    at_once = Volume.build(items)
+    for order in itertools.permutations(items):
+        assert same(Volume.build(order), at_once)
+    parts = [Volume.build(items[:1]), Volume.build(items[1:3]), Volume.build(items[3:])]
+    assert same(Volume.merge(parts), at_once)
+    assert same(Volume.merge(parts[::-1]), at_once)
+    assert same(Volume.build(items[2:], base=Volume.build(items[:2])), at_once)
+
+
+def test_merging_leaves_out_what_is_dead(prints: list[Fingerprint]) -> None:
+    whole = Volume.build([(i, 1, p) for i, p in enumerate(prints)])
+    kept = Volume.build([(i, 1, p) for i, p in enumerate(prints) if i != 2])
+    assert same(Volume.merge([whole], lambda i, _: i != 2), kept)
+    assert same(Volume.build((), base=whole, without={2}), kept)
+
+
+def test_of_two_revisions_the_higher_stays(prints: list[Fingerprint]) -> None:
+    old, new = Volume.build([(1, 1, prints[0])]), Volume.build([(1, 2, prints[1])])
+    assert same(Volume.merge([old, new]), new)
+    assert same(Volume.merge([new, old]), new)
+    assert same(Volume.build([(1, 2, prints[1]), (1, 1, prints[0])]), new)
+
+
+def test_an_empty_volume_is_a_volume() -> None:
+    empty = Volume.build(())
+    assert empty.triples == 0
+    assert empty.hours == 0
+    assert same(Volume.from_arrays(empty.meta(), empty.arrays()), empty)
+
+
+def test_arrays_survive_files_and_memory_maps(prints: list[Fingerprint], tmp_path: Path) -> None:
+    volume = Volume.build([(i, 1, p) for i, p in enumerate(prints)])
+    meta = json.loads(json.dumps(volume.meta()))
+    for name, array in volume.arrays().items():
+        np.save(tmp_path / f"{name}.npy", array)
+    mapped = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in volume.arrays()}
+    again = Volume.from_arrays(meta, mapped)
+    assert same(again, volume)
+    assert again.nbytes == volume.nbytes
+
+
+def test_what_does_not_fit_is_refused(prints: list[Fingerprint]) -> None:
+    volume = Volume.build([(1, 1, prints[0])])
+    with pytest.raises(ParamsMismatch):
+        Volume.from_arrays({**volume.meta(), "params_digest": "another"}, volume.arrays())
+    with pytest.raises(ParamsMismatch):
+        Volume.from_arrays({**volume.meta(), "format": 0}, volume.arrays())
+    short = {**volume.arrays(), "post": volume.post[:-1]}
+    with pytest.raises(CorruptFingerprint):
+        Volume.from_arrays(volume.meta(), short)
+    lacking = {k: v for k, v in volume.arrays().items() if k != "peaks"}
+    with pytest.raises(CorruptFingerprint):
+        Volume.from_arrays(volume.meta(), lacking)
+
+
+def test_size_an_hour_is_what_the_design_says() -> None:
+    # Made-up music is as dense as real one: a bound, not a measurement.
+    fingerprint = join(extract(tune(120.0, 9)))
+    volume = Volume.build([(i, 1, fingerprint) for i in range(5)])
+    index_bytes = volume.nbytes - volume.descriptor.nbytes
+    assert index_bytes / volume.hours < 2.0e6
+    assert volume.descriptor.nbytes / volume.hours < 1.6e6
+    assert PARAMS.descriptor_row_bytes == volume.descriptor.shape[1]
