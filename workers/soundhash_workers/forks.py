@@ -7,6 +7,7 @@ import os
 from multiprocessing import forkserver
 
 CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["soundhash_workers.extract_child"])
 
 
 def prepare() -> None:
@@ -17,5 +18,4 @@ def prepare() -> None:
     # Linear algebra of a child on all cores would only be in the way of the others.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    CONTEXT.set_forkserver_preload(["soundhash_workers.extract_child"])
     forkserver.ensure_running()
