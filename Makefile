@@ -58,7 +58,7 @@ proto: $(READY) ## make the committed gRPC code anew from proto/
 drift: $(READY) ## fail when the committed gRPC code is not what proto/ makes
 	@rm -rf build/drift && mkdir -p build/drift
 	@$(MAKE) --no-print-directory generate INTO=build/drift
-	@diff -r -x __pycache__ build/drift/soundhash/v1 $(CLIENT)/soundhash/v1 && \
+	@diff -r -x __pycache__ -x __init__.py build/drift/soundhash/v1 $(CLIENT)/soundhash/v1 && \
 		diff -r -x __pycache__ build/drift/buf $(CLIENT)/buf && echo "generated code: no drift" || \
 		{ echo "generated code has drifted: run make proto"; exit 1; }
 

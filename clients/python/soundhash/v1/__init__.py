@@ -1,0 +1,1 @@
+"""Generated from proto/soundhash/v1; `make proto` writes it anew."""
