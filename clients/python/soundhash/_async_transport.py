@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
-from contextlib import aclosing
-from typing import Any, TypeVar
+from contextlib import aclosing, suppress
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from soundhash import _calls as calls
 from soundhash import _convert as convert
@@ -26,6 +27,8 @@ from soundhash._stubs import AsyncStubs
 from soundhash.v1 import ingest_pb2, match_pb2
 
 T = TypeVar("T")
+
+_STATUS_PATIENCE_S = 5.0
 
 
 class AsyncTransport:
@@ -118,20 +121,16 @@ class AsyncTransport:
         reader: MediaReader,
         progress: Progress | None,
     ) -> None:
-        try:
+        with suppress(_CallEnded):
             for message in upload.head:
-                await call.write(message)
+                await _write(call, message)
             n_sent = 0
             while chunk := await asyncio.to_thread(reader.read):
-                await call.write(upload.wrap(chunk))
+                await _write(call, upload.wrap(chunk))
                 n_sent += len(chunk)
                 if progress is not None:
                     progress(n_sent, reader.size_bytes)
-            await call.done_writing()
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            # The server has answered before the end. What it says is told by the call itself:
-            # a write only knows that it could not be done.
-            return
+            await _done_writing(call)
 
     async def stream(
         self,
@@ -206,16 +205,51 @@ async def _send_audio(
     is told to the one who reads its events.
     """
     try:
-        await call.write(config)
-        async for chunk in _asynchronous(chunks):
-            for message in audio_messages(chunk):
-                await call.write(message)
-        await call.done_writing()
-    except (grpc.RpcError, asyncio.InvalidStateError):
-        return
+        with suppress(_CallEnded):
+            await _write(call, config)
+            async for chunk in _asynchronous(chunks):
+                for message in audio_messages(chunk):
+                    await _write(call, message)
+            await _done_writing(call)
     except Exception:
         call.cancel()
         raise
+
+
+class _CallEnded(Exception):  # noqa: N818 - not an error: the call itself says how it ended
+    """The server has answered before everything was sent."""
+
+
+async def _write(call: Any, message: Message) -> None:
+    """Sends a message, as `call.write` should.
+
+    That one marks the whole call INTERNAL when a write fails, and so loses the status of a
+    server that refuses before all is sent (https://github.com/grpc/grpc/issues/36066).
+    """
+    try:
+        await call.wait_for_connection()
+        if call.done():
+            raise _CallEnded
+        await call._cython_call.send_serialized_message(message.SerializeToString())
+    except (grpc.RpcError, grpc.aio.InternalError):
+        await _ended(call)
+
+
+async def _done_writing(call: Any) -> None:
+    try:
+        await call.done_writing()
+    except (grpc.RpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
+        await _ended(call)
+
+
+async def _ended(call: Any) -> NoReturn:
+    # The status follows at once, but for a call that gRPC itself could not begin.
+    try:
+        async with asyncio.timeout(_STATUS_PATIENCE_S):
+            await call.code()
+    except TimeoutError:
+        call.cancel()
+    raise _CallEnded
 
 
 async def _asynchronous(chunks: AsyncIterable[bytes] | Iterable[bytes]) -> AsyncIterator[bytes]:

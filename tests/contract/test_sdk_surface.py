@@ -1,0 +1,214 @@
+"""The client's surface: frozen, the same for both clients, and complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.scripted import Caller, ScriptedServer, answer, rpcs
+
+import soundhash
+from soundhash import _types
+from soundhash.v1 import admin_pb2, catalog_pb2, fingerprint_pb2, ingest_pb2, match_pb2
+
+EXPORTS = """
+Aborted AlreadyExists AsyncClient Cancelled Client Comparison DataLoss DeadlineExceeded
+FailedPrecondition FieldViolation FinalMatch Fingerprint Health Heard IndexStatus IngestParameters
+IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState JobStep Match
+MatchResult NotFound OutOfRange PcmEncoding PcmFormat PermissionDenied ProvisionalMatch
+ResourceExhausted ScoreParts Segment SoundHashError Stats StreamEvent StreamSummary TlsConfig
+Unauthenticated Unavailable Unimplemented Video __version__
+"""
+
+METHODS = """
+cancel_job close compact_index compare compute_fingerprint delete_video fingerprints
+get_fingerprint get_job get_match get_video health index_status jobs match matches retry_job
+search_videos stats stream submit_url update_video upload videos wait_for_job watch_job
+"""
+
+JOB = ingest_pb2.Job(id="1", state=ingest_pb2.JOB_STATE_SUCCEEDED)
+ID = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
+
+
+def public_methods(kind: type) -> dict[str, Any]:
+    return {
+        name: member
+        for name, member in vars(kind).items()
+        if not name.startswith("_") and inspect.isfunction(member)
+    }
+
+
+def test_exports_are_frozen() -> None:
+    assert sorted(soundhash.__all__) == sorted(EXPORTS.split())
+    for name in soundhash.__all__:
+        assert getattr(soundhash, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        soundhash.nonsense  # noqa: B018
+
+
+def test_methods_are_frozen() -> None:
+    assert sorted(public_methods(soundhash.Client)) == sorted(METHODS.split())
+
+
+def test_both_clients_have_the_same_surface() -> None:
+    plain, asynchronous = public_methods(soundhash.Client), public_methods(soundhash.AsyncClient)
+    assert list(plain) == list(asynchronous)
+    for name, method in plain.items():
+        other = asynchronous[name]
+        ours, theirs = inspect.signature(method), inspect.signature(other)
+        assert [(p.name, p.kind, p.default) for p in ours.parameters.values()] == [
+            (p.name, p.kind, p.default) for p in theirs.parameters.values()
+        ], name
+        assert inspect.getdoc(method) == inspect.getdoc(other), name
+        # What one yields the other yields; what one returns the other returns when awaited.
+        yields = "Iterator[" in ours.return_annotation or "Generator[" in ours.return_annotation
+        assert inspect.iscoroutinefunction(other) != yields, name
+        expected = (
+            ours.return_annotation.replace("Iterator[", "AsyncIterator[")
+            .replace("Generator[", "AsyncGenerator[")
+            .replace(", None, None]", ", None]")
+        )
+        assert expected == theirs.return_annotation, name
+    for property_name in ("address", "raw"):
+        assert isinstance(vars(soundhash.Client)[property_name], property)
+        assert isinstance(vars(soundhash.AsyncClient)[property_name], property)
+    assert inspect.signature(soundhash.Client) == inspect.signature(soundhash.AsyncClient)
+    assert inspect.getdoc(soundhash.Client) == inspect.getdoc(soundhash.AsyncClient)
+
+
+def test_every_public_method_is_documented() -> None:
+    for name, method in public_methods(soundhash.Client).items():
+        assert inspect.getdoc(method), name
+
+
+def test_results_are_frozen_and_slotted() -> None:
+    results = [value for value in vars(_types).values() if dataclasses.is_dataclass(value)]
+    assert len(results) >= 15
+    for result in results:
+        assert isinstance(result, type)
+        assert result.__dataclass_params__.frozen, result  # type: ignore[attr-defined]
+        assert "__dict__" not in dir(result), result
+        assert result.__doc__ and not result.__doc__.startswith(f"{result.__name__}("), result
+
+
+def test_every_error_has_its_own_code() -> None:
+    kinds = [
+        value
+        for name in soundhash.__all__
+        if inspect.isclass(value := getattr(soundhash, name))
+        and issubclass(value, soundhash.SoundHashError)
+        and value is not soundhash.SoundHashError
+    ]
+    assert len({kind.default_code for kind in kinds}) == len(kinds) == 15
+
+
+def test_importing_loads_nothing_heavy(tmp_path: Path) -> None:
+    """The program has to start fast, and the client must not pull in what it does not declare."""
+    code = (
+        "import sys, soundhash; assert 'grpc' not in sys.modules; soundhash.Client;"
+        "heavy = {'numpy', 'scipy', 'numba', 'av', 'asyncpg', 'arq', 'protovalidate',"
+        " 'soundhash_engine', 'soundhash_server', 'typer', 'rich'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=30)
+
+
+CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "Upload": (("upload", b"abc"), {}),
+    "SubmitUrl": (("submit_url", "https://example.org/a.mp3"), {}),
+    "GetJob": (("get_job", ID), {}),
+    "ListJobs": (("jobs",), {}),
+    "WatchJob": (("watch_job", ID), {}),
+    "CancelJob": (("cancel_job", ID), {}),
+    "RetryJob": (("retry_job", ID), {}),
+    "MatchClip": (("match", b"abc"), {}),
+    "MatchStream": (("stream", [b"abc"]), {}),
+    "GetMatch": (("get_match", ID), {}),
+    "ListMatches": (("matches",), {}),
+    "Compute": (("compute_fingerprint", b"abc"), {}),
+    "Compare": (("compare", b"abc", ID), {}),
+    "GetFingerprint": (("get_fingerprint", ID), {}),
+    "ListFingerprints": (("fingerprints",), {}),
+    "GetVideo": (("get_video", ID), {}),
+    "ListVideos": (("videos",), {}),
+    "SearchVideos": (("search_videos", "word"), {}),
+    "UpdateVideo": (("update_video", ID), {"title": "new"}),
+    "DeleteVideo": (("delete_video", ID), {}),
+    "GetStats": (("stats",), {}),
+    "GetIndexStatus": (("index_status",), {}),
+    "CompactIndex": (("compact_index",), {}),
+}
+
+
+@pytest.mark.parametrize("path", rpcs())
+async def test_every_rpc_is_reachable(path: str, call: Caller, scripted: ScriptedServer) -> None:
+    from google.protobuf.message_factory import GetMessageClass
+
+    method = rpcs()[path]
+    message: Any = (
+        JOB if method.output_type.name == "Job" else GetMessageClass(method.output_type)()
+    )
+
+    def reply(request: Any, context: Any) -> Any:
+        if method.client_streaming:
+            sent = list(request)
+            assert sent, "nothing was sent"
+        return iter([message]) if method.server_streaming else message
+
+    scripted.on(method.name, reply)
+    arguments, options = CALLS[method.name]
+    await call(*arguments, **options)
+    assert [one.path for one in scripted.calls] == [path]
+
+
+async def test_health(call: Caller, scripted: ScriptedServer) -> None:
+    from grpc_health.v1 import health_pb2
+
+    seen: list[str] = []
+
+    def reply(request: Any, context: Any) -> Any:
+        seen.append(request.service)
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    scripted.on("Check", reply)
+    assert await call("health") is soundhash.Health.NOT_SERVING
+    assert await call("health", "soundhash.v1.MatchService") is soundhash.Health.NOT_SERVING
+    assert seen == ["", "soundhash.v1.MatchService"]
+
+
+async def test_raw_is_the_way_past_the_client(call: Caller, scripted: ScriptedServer) -> None:
+    scripted.on("GetStats", answer(admin_pb2.GetStatsResponse(video_count=7)))
+    if call.kind == "plain":
+        made = call.client.raw.admin.GetStats(admin_pb2.GetStatsRequest())
+    else:
+        made = await call.client.raw.admin.GetStats(admin_pb2.GetStatsRequest())
+    assert made.video_count == 7
+
+
+def test_every_field_of_every_answer_arrives() -> None:
+    """A field that the API has and the client drops would be lost silently."""
+    pairs: list[tuple[Any, Any, set[str]]] = [
+        (catalog_pb2.Video, soundhash.Video, set()),
+        (ingest_pb2.Job, soundhash.Job, {"ingest", "ingest_result"}),
+        (ingest_pb2.JobProgress, soundhash.JobProgress, set()),
+        (ingest_pb2.JobFailure, soundhash.JobFailure, set()),
+        (ingest_pb2.IngestParameters, soundhash.IngestParameters, set()),
+        (ingest_pb2.IngestResult, soundhash.IngestResult, set()),
+        (match_pb2.Match, soundhash.Match, set()),
+        (match_pb2.ScoreParts, soundhash.ScoreParts, set()),
+        (match_pb2.MatchClipResponse, soundhash.MatchResult, set()),
+        (fingerprint_pb2.Fingerprint, soundhash.Fingerprint, set()),
+        (fingerprint_pb2.Segment, soundhash.Segment, set()),
+        (fingerprint_pb2.CompareResponse, soundhash.Comparison, set()),
+        (admin_pb2.GetStatsResponse, soundhash.Stats, set()),
+        (admin_pb2.IndexStatus, soundhash.IndexStatus, set()),
+    ]
+    for message, result, renamed in pairs:
+        ours = {f.name.removesuffix("_s") for f in dataclasses.fields(result)}
+        theirs = {f.name for f in message.DESCRIPTOR.fields} - renamed
+        assert theirs <= ours, result
