@@ -1,28 +1,32 @@
-"""``python -m soundhash_workers``: one worker process."""
+"""``python -m soundhash_workers``: one worker process, with settings from SOUNDHASH_* variables."""
 
-# Processes forked for decoding load this file again: it imports nothing of ours by itself.
 from __future__ import annotations
 
 import sys
 
+from soundhash_server.compiled import keep_compiled
+from soundhash_server.settings import Settings, SettingsError
+
 
 def main() -> int:
     """Runs a worker until it is told to stop; returns the exit status."""
-    import uvloop  # noqa: PLC0415
-
-    from soundhash_server.compiled import keep_compiled  # noqa: PLC0415
-    from soundhash_server.log import set_up_logging  # noqa: PLC0415
-    from soundhash_server.settings import Settings, SettingsError  # noqa: PLC0415
-
     try:
         settings = Settings.from_env()
-        set_up_logging(settings)
         keep_compiled(settings)
+        # Loading the engine for the children overlaps with loading the worker.
+        from soundhash_workers.forks import prepare  # noqa: PLC0415
+
+        prepare()
+        import uvloop  # noqa: PLC0415
+
+        from soundhash_server.embedded_platform import attach  # noqa: PLC0415
+        from soundhash_server.log import set_up_logging  # noqa: PLC0415
         from soundhash_workers.worker import work  # noqa: PLC0415
 
-        uvloop.run(work(settings))
+        set_up_logging(settings)
+        uvloop.run(work(attach(settings)))
     except (SettingsError, OSError) as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"soundhash work: {error}\n")
         return 2
     return 0
 

@@ -15,19 +15,10 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-# Answering callers goes before indexing, and starting the platform before loading this.
-os.nice(5)
-
-import soundhash_workers.extract  # noqa: E402, F401 - children start in it
-from soundhash_engine import (  # noqa: E402
-    SAMPLE_RATE_HZ,
-    EngineError,
-    Extractor,
-    decode_file,
-    probe,
-)
-from soundhash_engine.warm import warm  # noqa: E402
-from soundhash_workers.process import die_with_parent  # noqa: E402
+import soundhash_workers.extract  # noqa: F401 - children start in it
+from soundhash_engine import SAMPLE_RATE_HZ, EngineError, Extractor, decode_file, probe
+from soundhash_engine.warm import warm
+from soundhash_workers.process import die_with_parent
 
 PROGRESS_S = 0.2
 _MEMORY_BYTES = 3 << 30

@@ -13,7 +13,7 @@ import structlog
 from soundhash_engine import PARAMS
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.queue import JobQueue, open_redis
-from soundhash_server.settings import Settings, SettingsError
+from soundhash_server.settings import Settings
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.migrate import status
 from soundhash_server.store.pool import create_pool
@@ -39,8 +39,8 @@ log = structlog.get_logger(__name__)
 async def work(settings: Settings) -> None:
     """Carries out jobs until SIGTERM or SIGINT; jobs under way are then given back.
 
-    Waits for the database, its schema and the queue as long as it takes. Raises SettingsError
-    without their URLs, OSError when the data folder cannot be used.
+    Waits for the database, its schema and the queue as long as it takes. Raises OSError when
+    the data folder cannot be used.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -59,11 +59,6 @@ async def work(settings: Settings) -> None:
 
 async def serve(settings: Settings) -> None:
     """As `work`, until cancelled."""
-    if not settings.database_url or not settings.redis_url:
-        raise SettingsError(
-            "A worker needs SOUNDHASH_DATABASE_URL and SOUNDHASH_REDIS_URL; "
-            "`soundhash up` starts everything by itself."
-        )
     forks.prepare()
     await _wait_for_schema(settings.database_url)
     async with _resources(settings) as (wakeups, sweeper):
