@@ -69,6 +69,10 @@ def _serve(settings: Settings) -> int:
             with os.fdopen(int(ready_fd), "wb") as pipe:
                 pipe.write(f"{port}\n".encode())
 
+    from soundhash_server.lean import load_lean  # noqa: PLC0415
+
+    load_lean()
+
     from soundhash_server import app  # noqa: PLC0415
     from soundhash_server.embedded_platform import attach  # noqa: PLC0415
     from soundhash_server.log import set_up_logging  # noqa: PLC0415

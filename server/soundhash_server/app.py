@@ -26,6 +26,7 @@ from soundhash.v1 import (
 )
 from soundhash_engine.warm import warm
 from soundhash_server.errors import PlatformError
+from soundhash_server.lean import give_back_memory
 from soundhash_server.queue import JobQueue
 from soundhash_server.rpc.admin import AdminServicer
 from soundhash_server.rpc.catalog import CatalogServicer
@@ -198,7 +199,8 @@ class Server:
         self._spawn(listener.run(), "listener")
         self._spawn(index.run(), "index")
         self._spawn(self._health.run(), "health")
-        self._spawn(self._become_ready(), "readiness")
+        self._spawn(self._readiness.run(), "readiness")
+        self._warming = asyncio.create_task(asyncio.to_thread(_warm_once), name="warm")
 
     async def wait_ready(self) -> None:
         """Waits until calls are taken."""
@@ -213,14 +215,9 @@ class Server:
         await self._server.stop(grace=0.2)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, self._warming, return_exceptions=True)
         await self._closers.aclose()
         log.info("stopped")
-
-    async def _become_ready(self) -> None:
-        # Compiled code comes from its cache; the first caller shall not wait for it.
-        await asyncio.to_thread(_warm_once)
-        await self._readiness.run()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
@@ -251,7 +248,9 @@ class Server:
 
 @functools.cache
 def _warm_once() -> None:
+    """Loads the compiled kernels, so that the first caller need not wait for them."""
     warm()
+    give_back_memory()
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials:

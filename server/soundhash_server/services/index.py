@@ -16,6 +16,7 @@ import structlog
 from soundhash_engine import PARAMS, EngineError, Fingerprint, Params, Segment, join
 from soundhash_engine.index import Index, IndexStatus, Snapshot
 from soundhash_server.errors import ErrorKind, PlatformError
+from soundhash_server.lean import give_back_memory
 from soundhash_server.services.volume_files import VolumeFiles
 from soundhash_server.store.changes import Changes
 from soundhash_server.store.listener import CATALOGUE, Listener
@@ -27,7 +28,7 @@ T = TypeVar("T")
 BATCH_HOURS = 5.0
 """Recordings are taken in by so much audio at a time: it bounds memory, and each batch builds
 the live tail once."""
-QUIET_S = 20.0
+QUIET_S = 5.0
 QUIET_SEAL_HOURS = 1.0
 """A tail of this size is also sealed when nothing has changed for a while, and at the end: the
 next start reads it from disk."""
@@ -275,13 +276,16 @@ class IndexService:
             sealed = self._index.seal(full=full)
             if sealed is None:
                 return
+            hours = sealed.hours
             if self._files.writable and identity is not None:
                 mapped = self._files.save(sealed, identity)
                 self._index.exchange(sealed, mapped)
                 self._files.keep_only(self.snapshot().volumes)
+                del sealed
+                give_back_memory()
             log.info(
                 "index was sealed",
-                hours=round(sealed.hours, 2),
+                hours=round(hours, 2),
                 full=full,
                 elapsed_s=round(time.perf_counter() - begun, 2),
             )
