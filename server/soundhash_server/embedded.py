@@ -28,6 +28,8 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")
 _LAUNCH = Path(__file__).with_name("launch.py")
 _LOG_LIMIT_BYTES = 4 << 20
 _POLL_S = 0.01
+_STRAY_TIMEOUT_S = 20.0
+_STRAY_KILL_TIMEOUT_S = 5.0
 
 
 class EmbeddedError(Exception):
@@ -105,9 +107,7 @@ class Daemon(ABC):
         """Starts the server without waiting until it serves. Raises EmbeddedError."""
         if self.running:
             return
-        left = self.left_behind()
-        if left is not None:
-            self._end(left)
+        self._end_strays()
         self._ready = False
         try:
             self._process = self._prepare()
@@ -164,18 +164,32 @@ class Daemon(ABC):
         except OSError:  # gone, or another user's: not a server on data that only we can read
             return False
 
-    def _end(self, pid: int) -> None:
-        for number, timeout_s in ((self.stop_signal, 20.0), (signal.SIGKILL, 10.0)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+    def _strays(self) -> list[int]:
+        """Every process of a server on this data: also the parts of one whose head was killed,
+        which end by themselves, but only a moment later."""
+        proc = Path("/proc")
+        if not proc.is_dir():
+            return []
+        pids = [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()]
+        return [pid for pid in pids if self._is_ours(pid)]
+
+    def _end_strays(self) -> None:
+        """Shuts down what is left of a server on this data, by force if it takes too long."""
+        strays = self._strays()
+        head = self.recorded_pid()
+        if head in strays:
+            _send(head, self.stop_signal)
+        for timeout_s in (_STRAY_TIMEOUT_S, _STRAY_KILL_TIMEOUT_S):
             deadline = time.monotonic() + timeout_s
-            while self._is_ours(pid):
-                if time.monotonic() > deadline:
-                    break
+            while strays and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
-            else:
-                return
-        raise EmbeddedError(f"The embedded {self.name} (process {pid}) does not end; end it.")
+                strays = [pid for pid in strays if self._is_ours(pid)]
+            for pid in strays:
+                _send(pid, signal.SIGKILL)
+        if strays:
+            raise EmbeddedError(
+                f"An old embedded {self.name} (process {strays[0]}) does not end; end it."
+            )
 
     def _last_words(self) -> str:
         try:
@@ -205,6 +219,12 @@ class Daemon(ABC):
                 gid=gid,
                 reach=reach,
             )
+
+
+def _send(pid: int | None, number: signal.Signals) -> None:
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def spawn(

@@ -112,9 +112,10 @@ class Postgres(Daemon):
         if not self.work_dir.exists():
             self._make_cluster(account)
         self._check_version()
-        # PostgreSQL trusts the pid file if any process has that number; `spawn` has made sure
-        # that none of them is a server on this cluster.
-        self._pid_file.unlink(missing_ok=True)
+        if sys.platform == "linux":
+            # PostgreSQL trusts the pid file if any process has that number; `spawn` has made
+            # sure that none is a server on this cluster, which needs /proc.
+            self._pid_file.unlink(missing_ok=True)
         argv = [str(binary_dir() / "postgres"), "-D", str(self.work_dir)]
         settings = {**self._settings, "unix_socket_directories": _list_item(str(self._sockets))}
         for name, value in settings.items():

@@ -8,6 +8,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -175,6 +176,7 @@ class Up:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         with take_data_lock(self._settings):
+            self._check_port()
             try:
                 if self._start():
                     self._watch()
@@ -211,6 +213,20 @@ class Up:
             f"SoundHash is ready on {shown}:{self._server.port} (data in {self._settings.data_dir})"
         )
         return True
+
+    def _check_port(self) -> None:
+        """Finds out early what the server would say a few seconds later."""
+        host, port = self._settings.host, self._settings.port
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind(address)
+        except OSError as error:
+            raise UpError(
+                f"cannot listen on {host}:{port} ({error.strerror}): choose another port with "
+                "--port or SOUNDHASH_PORT, or another address with SOUNDHASH_HOST."
+            ) from None
 
     def _migrate(self) -> None:
         deadline = time.monotonic() + _DATABASE_PATIENCE_S

@@ -74,6 +74,20 @@ async def test_postgres_keeps_its_rows_through_a_kill(data_dir: Path) -> None:
         assert await ask(server, "SELECT count(*) FROM kept") == 1000
 
 
+async def test_postgres_starts_right_after_a_kill_with_clients_connected(data_dir: Path) -> None:
+    server = Postgres(data_dir)
+    with started(server):
+        clients = [await asyncpg.connect(server.url) for _ in range(5)]
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        while server.running:
+            pass
+        server.start()
+        assert await ask(server, "SELECT 1") == 1
+        for client in clients:
+            client.terminate()
+
+
 async def test_postgres_with_a_pid_file_of_somebody_else(data_dir: Path) -> None:
     server = Postgres(data_dir)
     with started(server):

@@ -21,7 +21,6 @@ from tests.platforms import (
     RunningPlatform,
     environment,
     read_line,
-    run_platform,
     start_up,
     stop_up,
 )
@@ -102,37 +101,56 @@ def test_life_on_the_embedded_default(tmp_path: Path) -> None:
     assert running.worker.is_running()
 
     below = running.processes()
-    status, errors = stop_up(process)
-    assert status == 0
-    assert [line.split(";")[0] for line in errors.splitlines()] == [
+    process.kill()
+    _, errors = process.communicate()
+    assert [line.split(";")[0] for line in errors.decode().splitlines()] == [
         "soundhash up: the embedded PostgreSQL ended",
         "soundhash up: the embedded Valkey ended",
         "soundhash up: the server ended (SIGKILL)",
         "soundhash up: the worker ended (SIGKILL)",
     ]
+
+    # The old database is still shutting down: the new one waits for it.
+    process = start_up(env)
+    assert read_line(process, START_TIMEOUT_S).startswith("SoundHash is ready on ")
+    assert all_end(below, 20), "killing it has left processes behind"
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert {child.name() for child in below} >= EMBEDDED
+    assert stop_up(process) == (0, "")
     assert all_end(below, 5)
     assert run_command(env, "migrate").stdout == "nothing to do\n", "the database was kept"
 
 
-def test_sigkill_leaves_no_process_and_a_new_one_starts_at_once(tmp_path: Path) -> None:
-    with run_platform(tmp_path) as running:
-        below = running.processes()
-        assert {child.name() for child in below} >= EMBEDDED
-        running.up.kill()
-        # The old database is still shutting down.
-        with run_platform(tmp_path) as again:
-            assert is_serving(again.address)
-            assert all_end(below, 20)
-
-
-def test_taken_port_is_said_and_ends_it(postgres_url: str, redis_url: str, tmp_path: Path) -> None:
+def test_taken_port_is_said_and_ends_it(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        settings = {"DATABASE_URL": postgres_url, "REDIS_URL": redis_url, "PORT": port}
-        ended = run_command(environment(tmp_path, settings), "up")
+        ended = run_command(environment(tmp_path, {"PORT": port}), "up")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert port in ended.stderr
+    assert f"127.0.0.1:{port}" in ended.stderr
     assert "SOUNDHASH_PORT" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_server_that_cannot_start_ends_it_with_its_own_words(
+    postgres_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    settings = {"DATABASE_URL": postgres_url, "REDIS_URL": redis_url, "TLS_CERT": "/no/cert"}
+    ended = run_command(environment(tmp_path, settings), "up")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "SOUNDHASH_TLS_KEY" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_database_that_cannot_be_reached(redis_url: str, tmp_path: Path) -> None:
+    settings = {"DATABASE_URL": "postgresql://u:pass@127.0.0.1:1/d", "REDIS_URL": redis_url}
+    ended = run_command(environment(tmp_path, settings), "migrate")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "database" in ended.stderr
+    assert "pass" not in ended.stderr
+    checked = run_command(environment(tmp_path, settings), "doctor")
+    assert checked.returncode == 1
+    assert "problem  database" in checked.stdout
+    assert "SOUNDHASH_DATABASE_URL" in checked.stdout
 
 
 @pytest.mark.parametrize(
