@@ -10,24 +10,18 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from soundhash_engine.jit import kernel
 from soundhash_engine.params import PARAMS, Params
-from soundhash_engine.triples import (
-    FIELD_CELLS,
-    SHIFT_X,
-    SHIFT_Y1,
-    SHIFT_Y2,
-    SHIFT_Z1,
-    Y_OFFSET,
-    mix64,
-    query_triples,
+from soundhash_engine.probe import (
+    VOTE_BIN_FRAMES,
+    lay_out,
+    make_hashes,
+    make_soft_hashes,
+    vote,
 )
+from soundhash_engine.triples import query_triples
 from soundhash_engine.types import Landmarks
 from soundhash_engine.volume import Volume
 
-VOTE_BIN_FRAMES = 6
-_BATCH = 1024
-"""Look-ups go through each stage this many at a time, so that cache misses overlap."""
 _MOST_CANDIDATES = 65536
 
 
@@ -111,283 +105,6 @@ class Candidates:
         )
 
 
-@kernel
-def _cell_neighbours(value: float, margin: float, cells: NDArray[np.int64]) -> int:
-    """The cell of ``value`` and the neighbour whose border is nearer than ``margin`` (in cells)."""
-    cell = np.int64(np.floor(value))
-    cells[0] = cell
-    inside = value - cell
-    if inside < margin:
-        cells[1] = cell - 1
-        return 2
-    if inside > 1.0 - margin:
-        cells[1] = cell + 1
-        return 2
-    return 1
-
-
-@kernel
-def _make_hashes(
-    time: NDArray[np.int32],
-    bins: NDArray[np.int16],
-    triples: NDArray[np.int32],
-    pitch: float,
-    tempo: float,
-    centre_half: float,
-    cell_bins: float,
-    cell_frames: float,
-    min_half: float,
-    max_half: float,
-    margin: float,
-    hashes: NDArray[np.uint64],
-    shifts: NDArray[np.float32],
-) -> int:
-    """Hashes of all triples under one hypothesis, with the frames from anchor to centre."""
-    n = 0
-    most = hashes.shape[0] - 32
-    scale_f = 0.25 / cell_bins
-    shift_f = 0.125 / cell_bins
-    scale_t = 0.5 / cell_frames
-    shift_t = 0.25 / cell_frames
-    pitch_cells = pitch / cell_bins
-    cells = np.empty((5, 2), np.int64)
-    count = np.ones(5, np.int64)
-    for i in range(triples.shape[0]):
-        a = triples[i, 0]
-        b = triples[i, 1]
-        c = triples[i, 2]
-        dtb = (time[b] - time[a]) * tempo
-        dtc = (time[c] - time[a]) * tempo
-        if dtb < min_half - 0.5 or dtc > max_half + 0.5 or n > most:
-            continue
-        shift = np.float32((time[a] - centre_half) * 0.5 * tempo)
-        fa = np.float64(bins[a])
-        x = fa * scale_f + shift_f - pitch_cells
-        y1 = (bins[b] - fa) * scale_f + shift_f
-        y2 = (bins[c] - fa) * scale_f + shift_f
-        z1 = dtb * scale_t + shift_t
-        z2 = dtc * scale_t + shift_t
-        if margin <= 0.0:
-            cx = np.int64(np.floor(x))
-            if cx < 0 or cx >= FIELD_CELLS:
-                continue
-            hashes[n] = mix64(
-                (cx << SHIFT_X)
-                | ((np.int64(np.floor(y1)) + Y_OFFSET) << SHIFT_Y1)
-                | ((np.int64(np.floor(y2)) + Y_OFFSET) << SHIFT_Y2)
-                | (np.int64(z1) << SHIFT_Z1)
-                | np.int64(z2)
-            )
-            shifts[n] = shift
-            n += 1
-            continue
-        count[0] = _cell_neighbours(x, margin, cells[0])
-        count[1] = _cell_neighbours(y1, margin, cells[1])
-        count[2] = _cell_neighbours(y2, margin, cells[2])
-        count[3] = _cell_neighbours(z1, margin, cells[3])
-        count[4] = _cell_neighbours(z2, margin, cells[4])
-        for i0 in range(count[0]):
-            if cells[0, i0] < 0 or cells[0, i0] >= FIELD_CELLS:
-                continue
-            for i1 in range(count[1]):
-                for i2 in range(count[2]):
-                    for i3 in range(count[3]):
-                        for i4 in range(count[4]):
-                            hashes[n] = mix64(
-                                (cells[0, i0] << SHIFT_X)
-                                | ((cells[1, i1] + Y_OFFSET) << SHIFT_Y1)
-                                | ((cells[2, i2] + Y_OFFSET) << SHIFT_Y2)
-                                | (cells[3, i3] << SHIFT_Z1)
-                                | cells[4, i4]
-                            )
-                            shifts[n] = shift
-                            n += 1
-    return n
-
-
-@kernel
-def _look_up(
-    hashes: NDArray[np.uint64],
-    shifts: NDArray[np.float32],
-    n: int,
-    bits: int,
-    bucket: NDArray[np.uint32],
-    post: NDArray[np.uint32],
-    check: NDArray[np.uint8],
-    hot_limit: int,
-    votes: NDArray[np.uint32],
-) -> int:
-    """Vote bins of all postings that match; a key with more than ``hot_limit`` gives none."""
-    low = np.empty(_BATCH, np.int64)
-    high = np.empty(_BATCH, np.int64)
-    found = np.empty(_BATCH * 4, np.int64)
-    found_shift = np.empty(_BATCH * 4, np.float32)
-    top = np.uint64(64 - bits)
-    check_shift = np.uint64(56 - bits)
-    n_votes = 0
-    for start in range(0, n, _BATCH):
-        m = min(_BATCH, n - start)
-        for i in range(m):
-            b = np.int64(hashes[start + i] >> top)
-            low[i] = bucket[b]
-            high[i] = bucket[b + 1]
-        k = 0
-        i = 0
-        while i < m:
-            # Filled list: read what it holds, then go on.
-            while i < m and k + hot_limit + 1 < found.shape[0]:
-                wanted = np.uint8((hashes[start + i] >> check_shift) & np.uint64(255))
-                first = k
-                for j in range(low[i], high[i]):
-                    if check[j] == wanted:
-                        if k - first >= hot_limit:
-                            k = first
-                            break
-                        found[k] = j
-                        found_shift[k] = shifts[start + i]
-                        k += 1
-                i += 1
-            for j in range(k):
-                if n_votes < votes.shape[0]:
-                    position = np.float64(post[found[j]]) - found_shift[j]
-                    votes[n_votes] = np.uint32(position / VOTE_BIN_FRAMES)
-                    n_votes += 1
-            k = 0
-    return n_votes
-
-
-@kernel
-def _slot(keys: NDArray[np.uint32], mask: int, key: np.uint32) -> int:
-    """Where ``key`` is, or the empty slot (value 0) where it would be."""
-    at = int((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)) & mask
-    while keys[at] != key and keys[at] != 0:
-        at = (at + 1) & mask
-    return at
-
-
-@kernel
-def _count_votes(
-    votes: NDArray[np.uint32],
-    n: int,
-    least: int,
-    keys: NDArray[np.uint32],
-    counts: NDArray[np.int32],
-    out_bin: NDArray[np.uint32],
-    out_votes: NDArray[np.int32],
-) -> int:
-    """Bins o with count[o] + count[o + 1] >= least that beat their neighbours."""
-    size = 64
-    while size < 2 * n:
-        size *= 2
-    mask = size - 1
-    for i in range(size):
-        keys[i] = 0
-        counts[i] = 0
-    for i in range(n):
-        at = _slot(keys, mask, votes[i])
-        keys[at] = votes[i]
-        counts[at] += 1
-    out = 0
-    for at in range(size):
-        key = keys[at]
-        if key == 0:
-            continue
-        here = counts[at]
-        after = counts[_slot(keys, mask, np.uint32(key + 1))]
-        total = here + after
-        if total < least:
-            continue
-        before = counts[_slot(keys, mask, np.uint32(key - 1))]
-        second = counts[_slot(keys, mask, np.uint32(key + 2))]
-        # Of overlapping pairs the fuller stays, of equals the first.
-        if before > after or second > here or (before == after and before > 0):
-            continue
-        if out < out_bin.shape[0]:
-            out_bin[out] = key
-            out_votes[out] = total
-            out += 1
-    return out
-
-
-@kernel
-def _vote(
-    time: NDArray[np.int32],
-    bins: NDArray[np.int16],
-    triples: NDArray[np.int32],
-    pitches: NDArray[np.float64],
-    tempos: NDArray[np.float64],
-    centre_half: float,
-    cell_bins: float,
-    cell_frames: float,
-    min_half: float,
-    max_half: float,
-    margin: float,
-    bits: int,
-    bucket: NDArray[np.uint32],
-    post: NDArray[np.uint32],
-    check: NDArray[np.uint8],
-    hot_limit: int,
-    least: int,
-    out_hypothesis: NDArray[np.int32],
-    out_bin: NDArray[np.uint32],
-    out_votes: NDArray[np.int32],
-) -> tuple[int, int, int]:
-    """Candidates of all hypotheses; returns their number, the probes and the postings read."""
-    n_keys = triples.shape[0]
-    if margin > 0:
-        # Two cells in each of five dimensions at the worst.
-        n_keys = min(n_keys * 32, 2_000_000)
-    hashes = np.empty(n_keys + 32, np.uint64)
-    shifts = np.empty(n_keys + 32, np.float32)
-    votes = np.empty(1 << 20, np.uint32)
-    table = 1 << 21
-    keys = np.empty(table, np.uint32)
-    counts = np.empty(table, np.int32)
-    found_bin = np.empty(1 << 16, np.uint32)
-    found_votes = np.empty(1 << 16, np.int32)
-    n_out = 0
-    probes = 0
-    reads = 0
-    for h in range(pitches.shape[0]):
-        n = _make_hashes(
-            time,
-            bins,
-            triples,
-            pitches[h],
-            tempos[h],
-            centre_half,
-            cell_bins,
-            cell_frames,
-            min_half,
-            max_half,
-            margin,
-            hashes,
-            shifts,
-        )
-        probes += n
-        n_votes = _look_up(hashes, shifts, n, bits, bucket, post, check, hot_limit, votes)
-        reads += n_votes
-        n_found = _count_votes(votes, n_votes, least, keys, counts, found_bin, found_votes)
-        for i in range(n_found):
-            if n_out == out_bin.shape[0]:
-                # Full: from here on only what has more votes.
-                least += 1
-                kept = 0
-                for j in range(n_out):
-                    if out_votes[j] >= least:
-                        out_hypothesis[kept] = out_hypothesis[j]
-                        out_bin[kept] = out_bin[j]
-                        out_votes[kept] = out_votes[j]
-                        kept += 1
-                n_out = kept
-            if n_out < out_bin.shape[0] and found_votes[i] >= least:
-                out_hypothesis[n_out] = h
-                out_bin[n_out] = found_bin[i]
-                out_votes[n_out] = found_votes[i]
-                n_out += 1
-    return n_out, probes, reads
-
-
 def hash_triples(
     landmarks: Landmarks,
     triples: NDArray[np.int32],
@@ -401,21 +118,32 @@ def hash_triples(
     search = params.search
     most = len(triples) * (32 if margin > 0 else 1) + 32
     hashes = np.empty(most, np.uint64)
-    n = _make_hashes(
-        landmarks.time,
-        landmarks.bin,
-        triples,
-        float(hypotheses.pitch[which]),
-        float(hypotheses.tempo[which]),
-        0.0,
-        search.triple_bin_cell_bins,
-        search.triple_time_cell_frames,
-        2.0 * search.triple_min_dt_frames,
-        2.0 * search.triple_max_dt_frames,
-        margin,
-        hashes,
-        np.empty(most, np.float32),
-    )
+    shifts = np.empty(most, np.float32)
+    pitch, tempo = float(hypotheses.pitch[which]), float(hypotheses.tempo[which])
+    cell_bins, cell_frames = search.triple_bin_cell_bins, search.triple_time_cell_frames
+    limits = (2.0 * search.triple_min_dt_frames, 2.0 * search.triple_max_dt_frames)
+    marks = (landmarks.time, landmarks.bin, triples)
+    if margin > 0.0:
+        n = make_soft_hashes(
+            *marks, pitch, tempo, 0.0, cell_bins, cell_frames, *limits, margin, hashes, shifts
+        )
+    else:
+        x, first, last, from_centre = np.empty((4, len(triples)), np.float64)
+        differences = np.empty(len(triples), np.int64)
+        lay_out(*marks, 0.0, cell_bins, x, differences, first, last, from_centre)
+        n = make_hashes(
+            x,
+            differences,
+            first,
+            last,
+            from_centre,
+            pitch / cell_bins,
+            tempo,
+            cell_frames,
+            *limits,
+            hashes,
+            shifts,
+        )
     return hashes[:n]
 
 
@@ -448,7 +176,7 @@ def retrieve(
     bins = np.empty(_MOST_CANDIDATES, np.uint32)
     votes = np.empty(_MOST_CANDIDATES, np.int32)
     for i, volume in enumerate(volumes):
-        n, _, _ = _vote(
+        n, _, _ = vote(
             landmarks.time,
             landmarks.bin,
             triples,

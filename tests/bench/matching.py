@@ -1,0 +1,201 @@
+"""How fast the engine matches, and how that grows with the catalogue.
+
+    python -m tests.bench.matching MEDIA... [--hours 0 10 100] [--clips 60] [--json]
+
+MEDIA: files or folders of recordings, all of which are indexed. For each number of ``--hours`` the
+catalogue is filled up with the same recordings' landmarks and descriptors, reversed in time,
+stretched and transposed, so that the filler is as dense and as uneven as real music and no clip
+comes from it; 0 means the recordings alone. Clips are 10 s, cut at random and not degraded; absent
+ones are the same clips played backwards. Engine time: from PCM to the answer, one thread.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soundhash_engine import PARAMS, SAMPLE_RATE_HZ, Fingerprint, extract, join
+from soundhash_engine.index import Index
+from soundhash_engine.landmarks import rank_landmarks
+from soundhash_engine.matcher import MatchOptions, match
+from soundhash_engine.types import Pcm
+from soundhash_engine.volume import Volume
+from soundhash_engine.warm import warm
+from tests.eval.data import fingerprint, read_pcm
+
+CLIP_S = 10.0
+SUFFIXES = {".wav", ".ogg", ".mp3", ".flac", ".opus", ".m4a"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One catalogue size."""
+
+    hours: float
+    build_s: float
+    index_mb: float
+    found: int
+    clips: int
+    median_ms: float
+    p95_ms: float
+    absent_median_ms: float
+    absent_p95_ms: float
+    absent_answered: int
+
+
+def media(paths: Sequence[Path]) -> list[Path]:
+    """All recordings in files and folders, in order."""
+    found: list[Path] = []
+    for path in paths:
+        found += sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [p for p in found if p.suffix.lower() in SUFFIXES]
+
+
+def changed(source: Fingerprint, seed: int) -> Fingerprint:
+    """A fingerprint of music that does not exist: reversed, stretched, transposed."""
+    random = np.random.default_rng(seed)
+    marks = source.landmarks
+    stretch = float(random.uniform(0.8, 1.25))
+    steps = int(random.integers(8, 60)) * (1 if seed % 2 else -1)
+    n_frames = int(source.n_frames * stretch)
+    time_ = np.round((2 * source.n_frames - marks.time) * stretch).astype(np.int32)
+    bins = marks.bin.astype(np.int32) + steps
+    keep = (bins >= 12) & (bins <= 655) & (time_ >= 0) & (time_ < 2 * n_frames)
+    order = np.lexsort((bins[keep], time_[keep]))
+    rows = np.clip(
+        np.arange(n_frames // PARAMS.descriptor_frames) / stretch,
+        0,
+        len(source.descriptor) - 1,
+    ).astype(int)
+    return Fingerprint(
+        duration_s=source.duration_s * stretch,
+        n_frames=n_frames,
+        landmarks=rank_landmarks(
+            time_[keep][order],
+            bins[keep][order].astype(np.int16),
+            marks.strength[keep][order],
+            n_frames,
+        ),
+        descriptor=np.ascontiguousarray(source.descriptor[::-1][rows]),
+    )
+
+
+def filler(sources: Sequence[Fingerprint], hours: float) -> Iterator[Fingerprint]:
+    """Changed fingerprints until they make so many hours."""
+    seconds, seed = 0.0, 0
+    while seconds < hours * 3600:
+        made = changed(sources[seed % len(sources)], seed)
+        seconds += made.duration_s
+        seed += 1
+        yield made
+
+
+def timed(index: Index, clips: Sequence[tuple[int, Pcm]]) -> tuple[list[float], int, int]:
+    """Milliseconds a clip, how many got the right answer and how many any."""
+    snapshot = index.snapshot()
+    spent, right, answered = [], 0, 0
+    for recording, pcm in clips:
+        begun = time.perf_counter()
+        result = match(snapshot, pcm, MatchOptions(top=1))
+        spent.append(1000.0 * (time.perf_counter() - begun))
+        answered += bool(result.matches)
+        right += any(m.recording_id == recording for m in result.matches)
+    return spent, right, answered
+
+
+def measure(paths: Sequence[Path], hours: Sequence[float], n_clips: int) -> list[Row]:
+    """A row for every catalogue size."""
+    prints = [fingerprint(path) for path in paths]
+    random = np.random.default_rng(1)
+    clips: list[tuple[int, Pcm]] = []
+    absent: list[tuple[int, Pcm]] = []
+    longest = [i for i, p in enumerate(prints) if p.duration_s > CLIP_S + 5]
+    for i in random.choice(longest, n_clips).tolist():
+        pcm = read_pcm(paths[i])
+        start = int(random.integers(0, pcm.size - round(CLIP_S * SAMPLE_RATE_HZ)))
+        piece = pcm[start : start + round(CLIP_S * SAMPLE_RATE_HZ)]
+        if float(np.sqrt(np.mean(piece**2))) > 0.01:
+            clips.append((i, piece))
+            # Played backwards it is music that no recording holds.
+            absent.append((-1, np.ascontiguousarray(piece[::-1])))
+    rows = []
+    for target in hours:
+        index = Index()
+        items = [(i, 1, p) for i, p in enumerate(prints)]
+        missing = target - sum(p.duration_s for p in prints) / 3600
+        items += [(len(prints) + i, 1, p) for i, p in enumerate(filler(prints, missing))]
+        begun = time.perf_counter()
+        volume = Volume.build(items)
+        build_s = time.perf_counter() - begun
+        del items
+        index.load([volume])
+        timed(index, clips[:2])
+        spent, right, _ = timed(index, clips)
+        wasted, _, answered = timed(index, absent)
+        rows.append(
+            Row(
+                hours=volume.hours,
+                build_s=build_s,
+                index_mb=(volume.nbytes - volume.descriptor.nbytes) / 1e6,
+                found=right,
+                clips=len(clips),
+                median_ms=float(np.median(spent)),
+                p95_ms=float(np.percentile(spent, 95)),
+                absent_median_ms=float(np.median(wasted)),
+                absent_p95_ms=float(np.percentile(wasted, 95)),
+                absent_answered=answered,
+            )
+        )
+    return rows
+
+
+def extraction_speed(path: Path) -> float:
+    """Seconds of audio a second of one core, from PCM."""
+    pcm = read_pcm(path)
+    begun = time.perf_counter()
+    join(extract(pcm))
+    return pcm.size / SAMPLE_RATE_HZ / (time.perf_counter() - begun)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("media", type=Path, nargs="+")
+    parser.add_argument("--hours", type=float, nargs="*", default=[0.0, 10.0])
+    parser.add_argument("--clips", type=int, default=60)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    warm()
+    paths = media(options.media)
+    rows = measure(paths, options.hours, options.clips)
+    speed = extraction_speed(max(paths, key=lambda p: p.stat().st_size))
+    if options.json:
+        report: dict[str, Any] = {
+            "rows": [dataclasses.asdict(row) for row in rows],
+            "extraction_times_real_time": speed,
+        }
+        print(json.dumps(report, indent=2))
+        return 0
+    print(f"extraction from PCM: {speed:.0f} x real time")
+    print(
+        f"{'hours':>8}{'build s':>9}{'index MB':>10}{'found':>9}{'ms':>8}{'p95':>8}"
+        f"{'absent ms':>11}{'p95':>8}{'answered':>10}"
+    )
+    for r in rows:
+        print(
+            f"{r.hours:8.1f}{r.build_s:9.1f}{r.index_mb:10.1f}{f'{r.found}/{r.clips}':>9}"
+            f"{r.median_ms:8.1f}{r.p95_ms:8.1f}{r.absent_median_ms:11.1f}{r.absent_p95_ms:8.1f}"
+            f"{r.absent_answered:10d}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
