@@ -76,4 +76,3 @@ class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
 def without_secrets(text: str) -> str:
     """The text with the passwords of URLs in it replaced by ``***``."""
     return _URL_SECRET.sub(r"\1***@", text)
-
