@@ -70,7 +70,7 @@ class Settings:
         1.0, "How often a server looks for changes of the catalogue, at the least.", minimum=0.05
     )
     index_seal_hours: float = setting(
-        20.0, "The live tail becomes a volume on disk at this many hours.", minimum=0.01
+        4.0, "The live tail becomes a volume on disk at this many hours.", minimum=0.01
     )
     worker_concurrency: int = setting(
         0, "Jobs a worker carries out at once. 0: two a core.", minimum=0

@@ -32,6 +32,13 @@ QUIET_S = 5.0
 QUIET_SEAL_HOURS = 1.0
 """A tail of this size is also sealed when nothing has changed for a while, and at the end: the
 next start reads it from disk."""
+QUIET_MERGE_HOURS = 100.0
+"""Up to this size the quiet is also used to merge everything into one volume, the fastest to
+search; it takes some seconds."""
+MOST_BUSY_SHARE = 0.33
+LONGEST_REST_S = 1.5
+"""While much is ingested, the index takes it in by fewer and larger steps, so that the workers
+keep the processor for the most part; what is new still shows up after a few seconds."""
 RETRY_S = 1.0
 
 
@@ -106,9 +113,11 @@ class IndexService:
         while True:
             try:
                 subscription.clear()
+                begun = time.perf_counter()
                 await self._catch_up()
+                busy_s = time.perf_counter() - begun
                 if not self._ready:
-                    self._ready = True
+                    self._ready, busy_s = True, 0.0
                     snapshot = self.snapshot()
                     log.info(
                         "index is ready",
@@ -125,6 +134,8 @@ class IndexService:
                     log.warning("index waits", error=complaint)
                 await asyncio.sleep(RETRY_S if self._ready else RETRY_S / 10)
                 continue
+            rest_s = min(busy_s / MOST_BUSY_SHARE - busy_s, LONGEST_REST_S)
+            await asyncio.sleep(rest_s)
             await subscription.wait(timeout_s=self._poll_s)
 
     async def hide(self, recording_id: int) -> None:
@@ -248,9 +259,15 @@ class IndexService:
     def _seal_if_due(self) -> None:
         if self._sealing is not None or not self._files.writable:
             return
-        hours = self._tail_hours()
-        quiet = time.monotonic() - self._last_change_s >= QUIET_S
-        if hours >= self._seal_hours or (quiet and hours >= QUIET_SEAL_HOURS):
+        snapshot = self.snapshot()
+        tail_hours = self._tail_hours()
+        if time.monotonic() - self._last_change_s < QUIET_S:
+            if tail_hours >= self._seal_hours:
+                self._start_sealing(full=False)
+        elif snapshot.hours <= QUIET_MERGE_HOURS:
+            if tail_hours >= QUIET_SEAL_HOURS or self._files.count > 1:
+                self._start_sealing(full=True)
+        elif tail_hours >= QUIET_SEAL_HOURS:
             self._start_sealing(full=False)
 
     async def _seal_now(self) -> None:

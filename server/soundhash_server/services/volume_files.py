@@ -46,6 +46,11 @@ class VolumeFiles:
         return self._lock is not None
 
     @property
+    def count(self) -> int:
+        """Volumes in use."""
+        return len(self._held)
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of the volumes in use."""
         return sum(one.size_bytes for one in self._held)
