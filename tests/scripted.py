@@ -117,13 +117,18 @@ class ScriptedServer(grpc.GenericRpcHandler):
 
 
 @contextmanager
-def scripted_server(address: str = "127.0.0.1:0") -> Iterator[ScriptedServer]:
-    """Runs a scripted server on a free port, or on "unix:PATH"."""
+def scripted_server(
+    address: str = "127.0.0.1:0", *, tls: tuple[bytes, bytes] | None = None
+) -> Iterator[ScriptedServer]:
+    """Runs a scripted server on a free port, or on "unix:PATH"; tls: key and certificate."""
     handler = ScriptedServer()
     with ThreadPoolExecutor(16) as pool:
         server = grpc.server(pool, options=[("grpc.max_receive_message_length", 64 << 20)])
         server.add_generic_rpc_handlers((handler,))
-        port = server.add_insecure_port(address)
+        if tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([tls]))
         handler.address = address if address.startswith("unix:") else f"127.0.0.1:{port}"
         server.start()
         try:
