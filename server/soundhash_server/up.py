@@ -30,7 +30,7 @@ _BACKOFF_CAP_S = 10.0
 _STEADY_S = 30.0
 """What has lived this long starts again at once when it ends."""
 _STOP_MARGIN_S = 10.0
-_LOG_LIMIT_BYTES = 16 << 20
+LOG_LIMIT_BYTES = 16 << 20
 _WORKER_NICENESS = 5
 EXIT_CONFIGURATION = 2
 """A child's exit status for what starting again cannot mend."""
@@ -40,7 +40,7 @@ class UpError(Exception):
     """The platform cannot start; the message says why and what to do."""
 
 
-class _Backoff:
+class Backoff:
     """When something that ends may be started again."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class _Backoff:
         return now - self._ended >= self._delay_s
 
 
-class _Child:
+class Child:
     """The server or the worker: a process of ours that is started again when it ends."""
 
     def __init__(
@@ -78,7 +78,7 @@ class _Child:
         self._ready_fd: int | None = None
         self.port: int | None = None
         """Told by the server once it is ready."""
-        self.backoff = _Backoff()
+        self.backoff = Backoff()
 
     def start(self, environment: dict[str, str]) -> None:
         self._close_pipe()
@@ -119,7 +119,7 @@ class _Child:
 
     def rotate_log(self) -> None:
         """Keeps the log below its limit, one old part aside; the process goes on writing."""
-        if self.log_path.exists() and self.log_path.stat().st_size > _LOG_LIMIT_BYTES:
+        if self.log_path.exists() and self.log_path.stat().st_size > LOG_LIMIT_BYTES:
             shutil.copyfile(self.log_path, self.log_path.with_suffix(".log.1"))
             os.truncate(self.log_path, 0)
 
@@ -161,20 +161,22 @@ class Up:
         self._signals = 0
         self._embedded = Embedded(self._settings)
         logs = self._settings.data_dir / "log"
-        self._server = _Child("server", ["-m", "soundhash_server", "serve"], logs / "server.log")
+        self._server = Child("server", ["-m", "soundhash_server", "serve"], logs / "server.log")
         # Answers come before ingest where both want the processor.
-        self._worker = _Child(
+        self._worker = Child(
             "worker", ["-m", "soundhash_workers"], logs / "worker.log", niceness=_WORKER_NICENESS
         )
-        self._backoffs = {daemon.name: _Backoff() for daemon in self._embedded.daemons}
+        self._backoffs = {daemon.name: Backoff() for daemon in self._embedded.daemons}
 
     def run(self) -> None:
         """Starts everything, says so, and watches over it until SIGINT, SIGTERM or SIGHUP.
 
         Raises SettingsError, EmbeddedError, PlatformError and UpError, with all stopped again.
         """
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            signal.signal(signal.SIGHUP, self._on_signal)
         with take_data_lock(self._settings):
             self._check_port()
             try:
@@ -280,7 +282,7 @@ class Up:
         self._embedded.stop()
 
     @property
-    def _children(self) -> tuple[_Child, ...]:
+    def _children(self) -> tuple[Child, ...]:
         return (self._server, self._worker)
 
     def _environment(self) -> dict[str, str]:
