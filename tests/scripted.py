@@ -82,7 +82,7 @@ class ScriptedServer(grpc.GenericRpcHandler):
         """How often a method was called."""
         return sum(call.path.endswith(f"/{method}") for call in self.calls)
 
-    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         path: str = details.method
         if path not in self._methods:
             return None
@@ -108,7 +108,7 @@ class ScriptedServer(grpc.GenericRpcHandler):
             f"{'stream' if streams_in else 'unary'}_{'stream' if streams_out else 'unary'}"
             "_rpc_method_handler"
         )
-        made: grpc.RpcMethodHandler = getattr(grpc, name)(
+        made: grpc.RpcMethodHandler[Any, Any] = getattr(grpc, name)(
             serve_stream if streams_out else serve,
             request_deserializer=request.FromString,
             response_serializer=response.SerializeToString,
