@@ -21,6 +21,8 @@ class Loopback:
         self.ranges: list[str] = []
         self.hanging = 0
         """Requests that are being answered without end."""
+        self.slow_media: dict[str, bytes] = {}
+        """What ``/slow/NAME`` sends over a second or two."""
         self.failures_left = 0
         """How many times ``/flaky`` still fails."""
         self.base = ""
@@ -37,6 +39,7 @@ class Loopback:
         app.router.add_get("/always-cut.wav", self._always_cut)
         app.router.add_get("/endless.wav", self._endless)
         app.router.add_get("/hang.wav", self._hang)
+        app.router.add_get("/slow/{name}", self._slow)
         app.router.add_get("/flaky.wav", self._flaky)
         app.router.add_get("/empty.wav", self._empty)
         app.router.add_get("/status/{status}", self._status)
@@ -120,6 +123,16 @@ class Loopback:
                 await asyncio.sleep(0.02)
         finally:
             self.hanging -= 1
+        return response
+
+    async def _slow(self, request: web.Request) -> web.StreamResponse:
+        media = self.slow_media[request.match_info["name"]]
+        response = web.StreamResponse(headers={"Content-Length": str(len(media))})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            for at in range(0, len(media), len(media) // 15):
+                await response.write(media[at : at + len(media) // 15])
+                await asyncio.sleep(0.1)
         return response
 
     async def _flaky(self, request: web.Request) -> web.StreamResponse:

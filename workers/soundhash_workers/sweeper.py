@@ -48,6 +48,7 @@ class Sweeper:
     async def run(self) -> None:
         """Sweeps for ever."""
         turn = 0
+        failing = False
         while True:
             started_s = time.monotonic()
             try:
@@ -55,8 +56,12 @@ class Sweeper:
                 if turn % _FILES_EVERY == 0:
                     await asyncio.to_thread(self._scratch.sweep)
                     await self._uploads.sweep(self._grace_s)
+                failing = False
             except (PlatformError, OSError) as error:
-                log.warning("sweep failed", error=getattr(error, "reason", type(error).__name__))
+                if not failing:
+                    why = getattr(error, "reason", type(error).__name__)
+                    log.warning("sweep failed", why=why)
+                failing = True
             except Exception:
                 log.exception("sweep failed")
             turn += 1
