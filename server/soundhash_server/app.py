@@ -115,7 +115,7 @@ class Server:
 
         self._cpu = CpuPool(settings.effective_cpu_threads, settings.max_pending_matches)
         closers.callback(self._cpu.close)
-        spool = Spool(
+        self._spool = spool = Spool(
             settings.uploads_dir / "tmp",
             max_concurrent=settings.max_uploads,
             wait_s=settings.upload_wait_s,

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -49,11 +50,14 @@ class Daemon(ABC):
     executable: str
     """File name of the server's binary."""
     stop_signal: signal.Signals
+    longest_socket_name: str
+    """The longest name that it makes in its folder for sockets."""
     start_timeout_s = 60.0
     """Recovery after a crash is part of the start."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self._sockets = socket_dir(home, self.longest_socket_name)
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._spawned = 0.0
@@ -147,14 +151,17 @@ class Daemon(ABC):
         """Stops our child cleanly, by force after ``timeout_s``."""
         process, self._process = self._process, None
         self._ready = False
-        if process is None or process.poll() is not None:
+        if process is None:
             return
-        process.send_signal(self.stop_signal)
-        try:
-            process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process.poll() is None:
+            process.send_signal(self.stop_signal)
+            try:
+                process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self.home not in self._sockets.parents:
+            shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _is_ours(self, pid: int) -> bool:
         try:

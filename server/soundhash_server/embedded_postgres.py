@@ -21,7 +21,6 @@ from soundhash_server.embedded import (
     can_enter,
     make_private_dir,
     package_dir,
-    socket_dir,
     spawn,
 )
 
@@ -67,11 +66,11 @@ class Postgres(Daemon):
     name = "PostgreSQL"
     executable = "postgres"
     stop_signal = signal.SIGINT  # fast shutdown
+    longest_socket_name = f"{_SOCKET}.lock"
 
     def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(data_dir.absolute() / "postgres")
         self._settings = {**_SETTINGS, **(settings or {})}
-        self._sockets = socket_dir(self.home, f"{_SOCKET}.lock")
 
     @property
     def work_dir(self) -> Path:
@@ -176,6 +175,8 @@ class Postgres(Daemon):
                     "--locale-provider=builtin",
                     "--builtin-locale=C.UTF-8",
                     "--no-instructions",
+                    # One call for all of a thousand files: 0.2 s instead of seconds on a busy disk.
+                    *(["--sync-method=syncfs"] if sys.platform == "linux" else []),
                 ],
                 env=_ENV,
                 output=output.fileno(),

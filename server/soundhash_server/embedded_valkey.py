@@ -13,7 +13,6 @@ from soundhash_server.embedded import (
     EmbeddedError,
     make_private_dir,
     package_dir,
-    socket_dir,
 )
 
 _SOCKET = "valkey.sock"
@@ -26,10 +25,10 @@ class Valkey(Daemon):
     name = "Valkey"
     executable = "valkey-server"
     stop_signal = signal.SIGTERM
+    longest_socket_name = _SOCKET
 
     def __init__(self, data_dir: Path) -> None:
         super().__init__(data_dir.absolute() / "valkey")
-        self._sockets = socket_dir(self.home, _SOCKET)
 
     @property
     def url(self) -> str:

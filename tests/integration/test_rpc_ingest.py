@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import grpc
 import pytest
-from tests.integration.rpc import Running, eventually, refused, song, upload_requests
+from tests.integration.rpc import (
+    Running,
+    eventually,
+    refused,
+    running,
+    song,
+    upload_requests,
+)
 
 from soundhash.v1 import catalog_pb2, ingest_pb2
+from soundhash_server.embedded_valkey import Valkey
 
 
 async def test_an_upload_becomes_a_job_with_its_bytes_on_disk(server: Running) -> None:
@@ -372,3 +382,81 @@ async def test_bytes_that_are_no_message(server: Running) -> None:
         await server.channel.unary_unary("/soundhash.v1.IngestService/Nothing")(b"")
     with pytest.raises(grpc.aio.AioRpcError):
         await server.channel.unary_unary("/soundhash.v1.Nothing/Nothing")(b"")
+
+
+@contextlib.asynccontextmanager
+async def limited(
+    database_factory: Callable[[], AsyncIterator[str]],
+    valkey_server: Valkey,
+    data_dir: Path,
+    **settings: float,
+) -> AsyncIterator[Running]:
+    """A server with these limits."""
+    async for url in database_factory():
+        async with running(url, valkey_server.url, data_dir, **settings) as made:
+            yield made
+
+
+async def test_a_file_over_the_limit_is_refused(
+    database_factory: Callable, valkey_server: Valkey, data_dir: Path
+) -> None:
+    async with limited(
+        database_factory, valkey_server, data_dir, max_upload_bytes=100_000
+    ) as server:
+        with refused("RESOURCE_EXHAUSTED", "UPLOAD_TOO_LARGE") as caught:
+            await server.upload(bytes(5 << 20), chunk_bytes=1 << 20)
+        assert caught[0].metadata["max_bytes"] == "100000"
+        # An announced size is refused before any byte is taken.
+        with refused("RESOURCE_EXHAUSTED", "UPLOAD_TOO_LARGE"):
+            await server.upload(b"x", size_bytes=100_001)
+        assert server.files_left() == []
+        job = await server.upload(bytes(100_000), size_bytes=100_000)
+        assert job.ingest.size_bytes == 100_000
+
+
+async def test_a_full_disk_is_told(
+    database_factory: Callable, valkey_server: Valkey, data_dir: Path
+) -> None:
+    async with limited(
+        database_factory, valkey_server, data_dir, min_free_disk_bytes=1 << 60
+    ) as server:
+        with refused("RESOURCE_EXHAUSTED", "DISK_FULL") as caught:
+            await server.upload(song(1))
+        assert caught[0].details["QuotaFailure"]
+        assert server.files_left() == []
+
+
+async def test_uploads_wait_for_their_turn_but_not_for_ever(
+    database_factory: Callable, valkey_server: Valkey, data_dir: Path
+) -> None:
+    async with limited(
+        database_factory, valkey_server, data_dir, max_uploads=2, upload_wait_s=0.5
+    ) as server:
+        # More than fit at once are no trouble while each is quick.
+        jobs = await asyncio.gather(*(server.upload(song(n)) for n in range(10)))
+        assert len({job.id for job in jobs}) == 10
+        waited = [asyncio.Event(), asyncio.Event()]
+        slow = [server.ingest.Upload(cut(song(n), 3, waited[n])) for n in range(2)]
+        tasks = [asyncio.ensure_future(one.wait_for_connection()) for one in slow]
+        await asyncio.gather(*(one.wait() for one in waited))
+        await eventually(lambda: server.server._spool.receiving == 2)
+        with refused("RESOURCE_EXHAUSTED", "TOO_MANY_UPLOADS") as caught:
+            await server.upload(song(20))
+        assert caught[0].details["RetryInfo"].retry_delay.seconds > 0
+        for one in slow:
+            one.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await eventually(lambda: server.server._spool.receiving == 0)
+        await server.upload(song(20))
+
+
+async def test_ending_early_is_told_to_a_caller_that_still_sends(
+    database_factory: Callable, valkey_server: Valkey, data_dir: Path
+) -> None:
+    """The reason arrives, not a broken stream, also in the middle of sending."""
+    async with limited(
+        database_factory, valkey_server, data_dir, max_upload_bytes=1 << 20
+    ) as server:
+        for _ in range(5):
+            with refused("RESOURCE_EXHAUSTED", "UPLOAD_TOO_LARGE"):
+                await server.upload(bytes(30 << 20), chunk_bytes=1 << 18)

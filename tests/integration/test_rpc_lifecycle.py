@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2
 from tests.integration.rpc import (
@@ -398,3 +400,41 @@ async def test_matching_goes_on_while_much_is_uploaded(server: Running) -> None:
     assert (await server.match.MatchClip(match_pb2.MatchClipRequest(content=content))).query_id
     for job in jobs:
         await server.ingest.CancelJob(ingest_pb2.CancelJobRequest(id=job.id))
+
+
+async def test_a_large_upload_in_flat_memory(
+    database_url: str, valkey_server: Valkey, data_dir: Path
+) -> None:
+    process = Process(database_url, valkey_server.url, data_dir)
+    try:
+        async with open_channel(await process.port()) as channel:
+            callers = Callers(channel)
+
+            async def serving() -> bool:
+                return (await health(callers)).status == SERVING
+
+            await until(serving)
+            # What is loaded on first use does not count.
+            await callers.ingest.Upload(upload_requests(song(1)))
+            content = encode(tune(8.0, 3))
+            await callers.match.MatchClip(match_pb2.MatchClipRequest(content=content))
+            me = psutil.Process(process.popen.pid)
+            before = me.memory_info().rss
+            chunk = os.urandom(1 << 20)
+            largest = 0
+
+            async def chunks() -> AsyncIterator:
+                nonlocal largest
+                yield ingest_pb2.UploadRequest(config=ingest_pb2.UploadConfig(file_name="a.wav"))
+                for n in range(300):
+                    yield ingest_pb2.UploadRequest(chunk=chunk)
+                    if n % 10 == 0:
+                        largest = max(largest, me.memory_info().rss)
+
+            job = await callers.ingest.Upload(chunks())
+            assert job.ingest.size_bytes == 300 << 20
+            assert largest - before < 50 << 20
+    finally:
+        process.popen.kill()
+        process.popen.wait()
+        shutil.rmtree(data_dir / "uploads", ignore_errors=True)

@@ -100,6 +100,8 @@ class Spool:
         self._wait_s = wait_s
         self._min_free_bytes = min_free_bytes
         self._threads = ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="spool")
+        self.receiving = 0
+        """Files that are being received now."""
 
     def open(self) -> None:
         """Makes the folder and removes what dead processes have left in it."""
@@ -171,9 +173,11 @@ class Spool:
                 retry_after_s=5.0,
                 metadata={"limit": str(self._max_concurrent)},
             ) from None
+        self.receiving += 1
         try:
             yield
         finally:
+            self.receiving -= 1
             self._places.release()
 
 
