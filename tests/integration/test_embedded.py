@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,6 +161,8 @@ def test_server_ends_with_its_parent(kind: type[Postgres] | type[Valkey], data_d
     parent.kill()
     parent.communicate()
     wait_until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+    # Nobody was there to do it.
+    shutil.rmtree(kind(data_dir)._sockets, ignore_errors=True)
 
 
 @pytest.mark.parametrize("name", ["with spaces & ümläuts?%", "l" * 120, "quote'\"d,x"])
@@ -175,6 +178,9 @@ async def test_odd_folders(name: str, tmp_path: Path) -> None:
             # Nobody else can enter.
             folder = Path(socket) if Path(socket).is_dir() else Path(socket).parent
             assert folder.stat().st_mode & 0o077 == 0
+    for daemon in (postgres, valkey):
+        outside = tmp_path / name not in daemon._sockets.parents
+        assert daemon._sockets.exists() is not outside, "nothing is left outside the data"
 
 
 async def test_nothing_listens_on_the_network_and_secrets_are_private(data_dir: Path) -> None:
