@@ -1,7 +1,7 @@
 """kill -9 of anything at any moment loses nothing and doubles nothing.
 
 A whole embedded platform takes in recordings, by upload and by URL, while its processes are
-killed one after the other in the middle of their work. SOUNDHASH_CRASH_KILLS (8),
+killed one after the other in the middle of their work. SOUNDHASH_CRASH_KILLS (6),
 SOUNDHASH_CRASH_RECORDINGS (12) and SOUNDHASH_CRASH_SEED (1) make it harder.
 """
 
@@ -31,7 +31,7 @@ import soundhash
 from soundhash_server.embedded_platform import Embedded
 from soundhash_server.settings import Settings
 
-KILLS = int(os.environ.get("SOUNDHASH_CRASH_KILLS", "8"))
+KILLS = int(os.environ.get("SOUNDHASH_CRASH_KILLS", "6"))
 RECORDINGS = int(os.environ.get("SOUNDHASH_CRASH_RECORDINGS", "12"))
 SEED = int(os.environ.get("SOUNDHASH_CRASH_SEED", "1"))
 DURATION_S = 40.0

@@ -130,6 +130,20 @@ def test_a_decoder_that_dies_fails_its_job_alone(
         assert _extract(path).duration_s == pytest.approx(3.0, abs=0.01)
 
 
+def test_a_fork_server_that_dies_is_replaced(fifo: Path, tmp_path: Path) -> None:
+    path = tmp_path / "song.wav"
+    path.write_bytes(encode(tune(3.0), "wav"))
+    with _hanging(fifo) as (running, process, _):
+        server = process.parent()
+        assert server is not None and server.pid != os.getpid()
+        server.kill()
+        error = running.exception(timeout=10)
+        assert isinstance(error, JobError)
+        assert error.failure.transient
+        assert not psutil.pid_exists(process.pid) or process.status() == psutil.STATUS_ZOMBIE
+        assert _extract(path).duration_s == pytest.approx(3.0, abs=0.01)
+
+
 def test_a_header_that_promises_the_absurd(tmp_path: Path) -> None:
     # 60000 channels at 4 GHz.
     path = tmp_path / "wide.wav"

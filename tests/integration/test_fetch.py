@@ -18,7 +18,7 @@ from tests.media import encode
 from tests.sounds import tune
 
 from soundhash_workers import download as download_module
-from soundhash_workers.download import Limits
+from soundhash_workers.download import Limits, NotAFileError, download
 from soundhash_workers.failures import JobError
 from soundhash_workers.fetch import Fetched, fetch
 from soundhash_workers.http import open_session
@@ -170,19 +170,27 @@ async def test_no_server_no_name_no_bytes_no_space(web: Loopback, fetcher: Fetch
     assert (await fetcher.fails(web.url("/song.wav"), "DISK_FULL", full)).failure.transient
 
 
+@pytest.mark.parametrize("path", ["/page", "/unlabelled-page", "/list.m3u8"])
+async def test_pages_are_told_from_files(
+    web: Loopback, session: aiohttp.ClientSession, tmp_path: Path, path: str
+) -> None:
+    with pytest.raises(NotAFileError):
+        await download(session, web.url(path), tmp_path / "media", LIMITS, lambda *_: None)
+
+
 async def test_pages_and_playlists(
     web: Loopback, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     # Each starts yt-dlp: side by side.
     small = Limits(max_bytes=100_000, min_free_disk_bytes=0)
-    paths = ["/page", "/list.m3u8", "/page-two", "/unlabelled-page", "/page"]
+    paths = ["/page", "/list.m3u8", "/page-two", "/page"]
     fetchers = [Fetcher(session, tmp_path / str(number)) for number in range(len(paths))]
     for fetcher in fetchers:
         fetcher.folder.mkdir()
-    page, playlist, two, none, large = await asyncio.gather(
+    page, playlist, two, large = await asyncio.gather(
         *(
             fetcher(web.url(path), limits)
-            for fetcher, path, limits in zip(fetchers, paths, [LIMITS] * 4 + [small], strict=True)
+            for fetcher, path, limits in zip(fetchers, paths, [LIMITS] * 3 + [small], strict=True)
         ),
         return_exceptions=True,
     )
@@ -194,12 +202,10 @@ async def test_pages_and_playlists(
     assert isinstance(playlist, Fetched), playlist
     assert playlist.path.read_bytes() == MEDIA
     assert playlist.title == "list"
-    for error, reason in ((two, "SEVERAL_MEDIA"), (none, "NO_MEDIA_ON_PAGE")):
+    for error, reason in ((two, "SEVERAL_MEDIA"), (large, "MEDIA_TOO_LARGE")):
         assert isinstance(error, JobError), error
         assert error.failure.reason == reason
         assert not error.failure.transient
-    assert isinstance(large, JobError), large
-    assert large.failure.reason == "MEDIA_TOO_LARGE"
 
 
 async def test_a_cancelled_page_leaves_no_process(web: Loopback, fetcher: Fetcher) -> None:

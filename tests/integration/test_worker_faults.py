@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import os
 import signal
@@ -23,6 +24,7 @@ from tests.sounds import tune
 from soundhash_server.embedded_valkey import Valkey
 from soundhash_server.model import IngestParameters, JobState
 from soundhash_server.queue import QUEUE_NAME
+from soundhash_server.settings import Settings
 from soundhash_server.sources import sha256_key
 from soundhash_server.store import jobs as jobs_module
 from soundhash_workers.scratch import Scratch
@@ -73,19 +75,20 @@ async def test_the_queue_may_go_away_and_forget_everything(
     bench: Bench, web: Loopback, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs_module, "QUEUED_OVERDUE_S", 0.2)
-    async with working(bench.settings):
+    contents = [encode(tune(3.0, seed=seed), "wav") for seed in (36, 37, 38)]
+    lease_s = 2.0
+    async with working(dataclasses.replace(bench.settings, job_lease_s=lease_s)):
         held = await bench.submit_url(web.url("/hang.wav"))
         await _hanging(bench, web)
-        for _ in range(3):
+        for content in contents:
             await redis.client_kill_filter(_type="normal", skipme=True)
             await redis.flushdb()
-            job = await bench.upload(encode(tune(3.0, seed=time.monotonic_ns() % 10**6), "wav"))
-            await bench.succeeded(job)
+            await bench.succeeded(await bench.upload(content))
         # The job that was under way never noticed, and was not begun a second time.
         shown = await bench.get(held.id)
         assert (shown.state, shown.attempt, web.hanging) == (JobState.RUNNING, 1, 1)
         # Much longer than its mark in the queue and its lease last.
-        await asyncio.sleep(bench.settings.job_lease_s + 1.5)
+        await asyncio.sleep(lease_s + 1.5)
         shown = await bench.get(held.id)
         assert (shown.state, shown.attempt, web.hanging) == (JobState.RUNNING, 1, 1)
         assert web.requests["/hang.wav"] == 1
@@ -116,11 +119,12 @@ async def test_a_queue_server_that_dies(
 
 
 async def test_lost_connections_to_the_database_cost_no_job(bench: Bench, web: Loopback) -> None:
+    contents = [encode(tune(20.0, seed=seed), "wav") for seed in (34, 35)]
     async with working(bench.settings):
         held = await bench.submit_url(web.url("/hang.wav"))
         await _hanging(bench, web)
-        for seed in (34, 35):
-            job = await bench.upload(encode(tune(20.0, seed=seed), "wav"))
+        for content in contents:
+            job = await bench.upload(content)
             for _ in range(4):
                 await bench.pool.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -149,7 +153,7 @@ async def test_a_full_disk_is_waited_out(bench: Bench, web: Loopback) -> None:
 
 
 async def test_sigterm_gives_jobs_back_at_once(bench: Bench, web: Loopback) -> None:
-    with _worker_process(bench) as worker:
+    with _worker_process(bench.settings) as worker:
         job = await bench.submit_url(web.url("/hang.wav"))
         await _hanging(bench, web)
         started_s = time.monotonic()
@@ -169,7 +173,7 @@ async def test_sigterm_gives_jobs_back_at_once(bench: Bench, web: Loopback) -> N
 async def test_a_killed_worker_loses_nothing_and_leaves_nothing(
     bench: Bench, web: Loopback
 ) -> None:
-    with _worker_process(bench) as worker:
+    with _worker_process(_hasty(bench)) as worker:
         job = await bench.submit_url(web.url("/hang.wav"))
         await _hanging(bench, web)
         worker.kill()
@@ -211,10 +215,10 @@ async def test_files_that_nobody_needs_are_swept(bench: Bench) -> None:
     )
     # Only ctime tells when a file came under its name, and nothing can set that one.
     monkey = pytest.MonkeyPatch()
-    monkey.setattr("soundhash_workers.uploads.KEEP_S", 2.2)
+    monkey.setattr("soundhash_workers.uploads.KEEP_S", 1.2)
     assert KEEP_S == 24 * 3600
     try:
-        async with working(bench.settings):
+        async with working(_hasty(bench)):
             async with asyncio.timeout(10):
                 while old.exists():
                     await asyncio.sleep(0.05)
@@ -252,11 +256,15 @@ def test_scratch_of_the_living_is_left_alone(tmp_path: Path) -> None:
             other.stdout.close()
 
 
+def _hasty(bench: Bench) -> Settings:
+    """With a lease that expires soon; only where nothing keeps this process from renewing it."""
+    return dataclasses.replace(bench.settings, job_lease_s=1.0)
+
+
 class _worker_process:  # noqa: N801 - reads as the function that it is
     """A worker as a process of its own, killed at the end of the block."""
 
-    def __init__(self, bench: Bench) -> None:
-        settings = bench.settings
+    def __init__(self, settings: Settings) -> None:
         values = {
             "DATABASE_URL": settings.database_url,
             "REDIS_URL": settings.redis_url,

@@ -113,7 +113,7 @@ def worker_settings(database_url: str, redis_url: str, data_dir: Path, **more: A
         "redis_url": redis_url,
         "data_dir": data_dir,
         "min_free_disk_bytes": 0,
-        "job_lease_s": 2.0,
+        "job_lease_s": 5.0,
         "retry_base_s": 0.05,
         "sweep_s": 0.1,
         "allow_private_urls": True,

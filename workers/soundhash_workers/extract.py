@@ -23,6 +23,8 @@ from soundhash_workers.forks import CONTEXT
 _STALL_S = 120.0
 _POLL_S = 0.1
 _EXIT_S = 5.0
+_SERVER_GONE = 255
+"""multiprocessing's exit status of a child whose fork server has vanished, and it with that."""
 
 # Starting one process looks after all others, which multiprocessing does not guard.
 _processes = threading.Lock()
@@ -117,7 +119,7 @@ def _crash(process: ForkServerProcess) -> JobError:
     with _processes:
         process.join(_EXIT_S)
         status = process.exitcode
-    if status == -signal.SIGKILL:
+    if status in (-signal.SIGKILL, _SERVER_GONE):
         # What the kernel does when memory runs out; nobody else kills it here.
         return JobError("OUT_OF_MEMORY", "The decoder was killed.")
     return JobError("DECODE_CRASHED", f"The decoder crashed (status {status}).")

@@ -21,7 +21,7 @@ from soundhash_engine.warm import warm
 from soundhash_workers.process import die_with_parent
 
 PROGRESS_S = 0.2
-_MEMORY_BYTES = 3 << 30
+_MEMORY_BYTES = 3 << 29
 
 warm()
 

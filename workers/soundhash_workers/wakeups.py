@@ -17,8 +17,9 @@ from uuid import UUID
 import structlog
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix
-from arq.worker import Worker, func
+from arq.worker import Retry, Worker, func
 
+from soundhash_server.errors import PlatformError
 from soundhash_server.queue import (
     QUEUE_ERRORS,
     QUEUE_NAME,
@@ -33,6 +34,7 @@ _POLL_S = 0.1
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 3.0
 _HEALTH_S = 30
+_CLAIM_AGAIN_S = 0.5
 _LONGEST_JOB = timedelta(days=30)
 """arq wants a bound; the real ones are those of fetching and decoding."""
 _EVER = 1_000_000_000
@@ -46,6 +48,7 @@ log = structlog.get_logger(__name__)
 class WakeUps(Worker):
     """Runs a job for each wake-up, ``concurrency`` at once.
 
+    run_job: raises PlatformError when the job could not even be claimed.
     mark_s: how long another worker waits before it looks at a job whose worker has died.
     """
 
@@ -131,4 +134,9 @@ class WakeUps(Worker):
             with contextlib.suppress(*QUEUE_ERRORS):
                 await self.pool.pexpire(in_progress_key_prefix + job_id, self._mark_ms)
 
-        await self._run_job(UUID(job_id), keep_alive)
+        try:
+            await self._run_job(UUID(job_id), keep_alive)
+        except PlatformError as error:
+            # The claim did not get through: the wake-up stays for when the database is back.
+            log.warning("job not claimed", job_id=job_id, reason=error.reason)
+            raise Retry(_CLAIM_AGAIN_S) from None

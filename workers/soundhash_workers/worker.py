@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
-from uuid import UUID
 
 import structlog
 
@@ -21,7 +20,7 @@ from soundhash_server.store.videos import Videos
 from soundhash_workers import forks
 from soundhash_workers.http import open_session
 from soundhash_workers.pipeline import Pipeline
-from soundhash_workers.runner import JobRunner, KeepAlive
+from soundhash_workers.runner import JobRunner
 from soundhash_workers.scratch import Scratch
 from soundhash_workers.sweeper import Sweeper
 from soundhash_workers.tasks import end
@@ -96,16 +95,9 @@ async def _resources(settings: Settings) -> AsyncIterator[tuple[WakeUps, Sweeper
         stack.callback(pipeline.close)
         runner = JobRunner(settings, jobs, pipeline)
 
-        async def run_job(job_id: UUID, keep_alive: KeepAlive) -> None:
-            try:
-                await runner.run(job_id, keep_alive)
-            except PlatformError as error:
-                # The claim did not get through; the sweeper wakes the job again.
-                log.warning("job not claimed", job_id=str(job_id), reason=error.reason)
-
         wakeups = WakeUps(
             redis,
-            run_job,
+            runner.run,
             concurrency=concurrency,
             mark_s=settings.job_lease_s + _MARK_EXTRA_S,
         )
