@@ -237,9 +237,30 @@ async def test_one_process_writes_and_others_keep_the_rest_in_memory(
             assert sorted(path.name for path in data_dir.glob("v*")) == before
             assert reader.snapshot().recordings == 2
             # The writer goes on writing; the reader's mapped files may vanish under it.
+            await caught_up(writer, pool)
             await writer.compact()
             assert await finds(reader, pool, 14) == second
             assert await finds(writer, pool, 14) == second
+
+
+async def test_another_process_takes_over_writing(
+    postgres_url: str, pool: Pool, data_dir: Path
+) -> None:
+    await store(pool, 15)
+    async with index_service(postgres_url, pool, data_dir) as first:
+        await first.compact()
+        second = index_service(postgres_url, pool, data_dir)
+        follower = await second.__aenter__()
+    await follower.compact()
+    await store(pool, 16)
+    await caught_up(follower, pool)
+    await follower.compact()
+    state = await follower.state()
+    assert state.memory_bytes == 0 < state.disk_bytes
+    await second.__aexit__(None, None, None)
+    async with index_service(postgres_url, pool, data_dir) as third:
+        assert third.snapshot().recordings == 2
+        assert (await third.state()).status.tail_recordings == 0
 
 
 async def test_a_tail_of_some_size_is_sealed_while_the_server_runs(

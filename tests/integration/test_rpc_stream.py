@@ -308,8 +308,7 @@ async def test_streams_over_the_limit_are_turned_away(strict: Running) -> None:
     await streams_end(strict)
 
 
-async def test_a_reader_that_never_reads_holds_nothing_for_long(strict: Running) -> None:
-    """Its sender is slowed down to a stop, then it is sent away."""
+async def test_a_flood_of_audio_is_taken_no_faster_than_it_is_searched(strict: Running) -> None:
     sent = 0
 
     async def flood() -> AsyncIterator:
@@ -324,8 +323,8 @@ async def test_a_reader_that_never_reads_holds_nothing_for_long(strict: Running)
     await asyncio.sleep(1.0)
     call.cancel()
     await streams_end(strict)
-    # A second of audio each: what was taken is bounded by buffers, not by the caller's zeal.
-    assert sent < 20_000
+    # A second of audio each: what was taken is bounded by the search and by buffers.
+    assert sent < 5_000
 
 
 async def test_an_endless_stream_in_flat_memory(server: Running, song: catalog_pb2.Video) -> None:

@@ -15,8 +15,12 @@ from soundhash_engine.errors import EngineError
 from soundhash_server.errors import ErrorKind, PlatformError, from_engine
 
 DOMAIN = "soundhash"
-_MAX_TEXT_CHARS = 1024
-"""Details travel in the trailers, for which clients accept 8 KiB by default."""
+_MAX_MESSAGE_CHARS = 400
+_MAX_VALUE_CHARS = 256
+_MAX_VIOLATIONS = 16
+_MAX_DETAILS_BYTES = 3000
+"""Details travel in the trailers, for which clients accept 8 KiB by default; a message is in
+them twice, once percent-encoded."""
 
 
 def to_platform_error(error: BaseException) -> PlatformError | None:
@@ -67,25 +71,28 @@ def unforeseen(error_id: str) -> PlatformError:
 
 def to_status(error: PlatformError, request_id: str) -> grpc.Status:
     """A rich status: one ErrorInfo, and what else google.rpc has for the kind of failure."""
-    message = error.message[:_MAX_TEXT_CHARS]
-    metadata = {key: value[:_MAX_TEXT_CHARS] for key, value in error.metadata.items()}
-    metadata |= {"remedy": error.remedy[:_MAX_TEXT_CHARS], "request_id": request_id}
+    message = _shortened(error.message, _MAX_MESSAGE_CHARS)
+    metadata = {k: _shortened(v, _MAX_VALUE_CHARS) for k, v in error.metadata.items()}
+    metadata |= {"remedy": _shortened(error.remedy, _MAX_VALUE_CHARS), "request_id": request_id}
     details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
     ]
-    if error.violations:
-        details.append(
-            error_details_pb2.BadRequest(
-                field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(field=field, description=text)
-                    for field, text in error.violations.items()
-                ]
-            )
-        )
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    if error.violations:
+        listed = list(error.violations.items())[:_MAX_VIOLATIONS]
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(
+                        field=field, description=_shortened(text, _MAX_VALUE_CHARS)
+                    )
+                    for field, text in listed
+                ]
+            )
+        )
     if error.kind is ErrorKind.RESOURCE_EXHAUSTED:
         details.append(
             error_details_pb2.QuotaFailure(
@@ -100,9 +107,11 @@ def to_status(error: PlatformError, request_id: str) -> grpc.Status:
         kind, name = error.resource
         details.append(
             error_details_pb2.ResourceInfo(
-                resource_type=kind, resource_name=name, description=message
+                resource_type=kind, resource_name=_shortened(name, _MAX_VALUE_CHARS)
             )
         )
+    while sum(detail.ByteSize() for detail in details) > _MAX_DETAILS_BYTES and len(details) > 1:
+        details.pop()
     packed = []
     for detail in details:
         wrapper = any_pb2.Any()
@@ -113,3 +122,10 @@ def to_status(error: PlatformError, request_id: str) -> grpc.Status:
     )
     rich: grpc.Status = rpc_status.to_status(status)
     return rich
+
+
+def _shortened(text: str, chars: int) -> str:
+    """At most so many characters, and twice as many bytes."""
+    if len(text) > chars or len(text.encode()) > 2 * chars:
+        return text.encode()[: 2 * chars].decode(errors="ignore")[: chars - 1] + "…"
+    return text

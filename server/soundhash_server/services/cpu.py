@@ -12,6 +12,9 @@ from soundhash_server.errors import ErrorKind, PlatformError
 
 T = TypeVar("T")
 
+MAX_PENDING_BYTES = 256 << 20
+"""Most bytes of clips that wait or run: a few large ones fill the line as many small ones do."""
+
 
 class Abandoned(Exception):  # noqa: N818 - not an error: nobody waits for the result
     """Raised inside a piece of work whose caller has gone."""
@@ -28,23 +31,27 @@ class CpuPool:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="cpu")
         self._max_pending = max_pending
         self._pending = 0
+        self._pending_bytes = 0
 
     @property
     def pending(self) -> int:
         """Pieces of admitted work that wait or run."""
         return self._pending
 
-    async def run(self, work: Callable[[Callable[[], None]], T]) -> T:
+    async def run(self, work: Callable[[Callable[[], None]], T], *, held_bytes: int = 0) -> T:
         """Runs ``work(check)`` when a thread is free.
 
-        Raises PlatformError RESOURCE_EXHAUSTED (SERVER_BUSY) when the line is full.
+        held_bytes: what waits in memory with it. Raises PlatformError RESOURCE_EXHAUSTED
+        (SERVER_BUSY) when the line is full.
         """
-        if self._pending >= self._max_pending:
-            raise busy("clips", self._max_pending)
+        full = self._pending_bytes + held_bytes > MAX_PENDING_BYTES and self._pending > 0
+        if full or self._pending >= self._max_pending:
+            raise busy("clips", self._pending)
         loop = asyncio.get_running_loop()
         self._pending += 1
+        self._pending_bytes += held_bytes
         future, gone = self._submit(work)
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release, held_bytes))
         return await _result(future, gone)
 
     async def run_admitted(self, work: Callable[[Callable[[], None]], T]) -> T:
@@ -55,8 +62,9 @@ class CpuPool:
         """Forgets what has not begun; waits for what has."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _release(self) -> None:
+    def _release(self, held_bytes: int) -> None:
         self._pending -= 1
+        self._pending_bytes -= held_bytes
 
     def _submit(self, work: Callable[[Callable[[], None]], T]) -> tuple[Future[T], threading.Event]:
         gone = threading.Event()

@@ -114,7 +114,8 @@ class Fingerprinting:
             check()
             return compare(one, other)
 
-        return await self._cpu.run(work)
+        held_bytes = sum(len(one.content) for one in loaded if isinstance(one, MediaSource))
+        return await self._cpu.run(work, held_bytes=held_bytes)
 
     async def get(self, video_id: UUID, *, full: bool) -> Print:
         """Raises PlatformError NOT_FOUND (VIDEO_NOT_FOUND), RESOURCE_EXHAUSTED

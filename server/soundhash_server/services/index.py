@@ -126,7 +126,7 @@ class IndexService:
                         revision=self._applied,
                     )
                 complaint = ""
-                self._seal_if_due()
+                await self._seal_if_due()
             except Exception as error:
                 # Whatever it is, the database can be asked again; answers stay as they are.
                 if complaint != repr(error):
@@ -161,7 +161,7 @@ class IndexService:
     async def state(self) -> IndexState:
         """Counts, sizes and progress."""
         newest = await self._changes.current_revision()
-        status = await asyncio.to_thread(self._index.status)
+        status = await self._in_writer(self._index.status)
         volumes = self.snapshot().volumes
         return IndexState(
             status=status,
@@ -177,7 +177,8 @@ class IndexService:
         """Writes a tail that is worth it to disk and lets go of the directory."""
         if self._sealing is not None:
             await asyncio.wait([self._sealing])
-        if self._ready and self._tail_hours() >= QUIET_SEAL_HOURS:
+        tail_hours = (await self._in_writer(self._index.status)).tail_hours
+        if self._ready and self._files.writable and tail_hours >= QUIET_SEAL_HOURS:
             await self._start_sealing(full=False)
         self._writer.shutdown(wait=True, cancel_futures=True)
         self._sealer.shutdown(wait=True, cancel_futures=True)
@@ -224,8 +225,8 @@ class IndexService:
             if batch_s >= BATCH_HOURS * 3600.0:
                 await self._apply(batch)
                 batch, batch_s = [], 0.0
-                if self._tail_hours() >= self._seal_hours:
-                    await self._seal_now()
+                if (await self._in_writer(self._index.status)).tail_hours >= self._seal_hours:
+                    await (self._sealing or self._start_sealing(full=False))
         await self._apply(batch)
 
     async def _apply(self, batch: list[tuple[int, int, list[Segment]]]) -> None:
@@ -253,26 +254,18 @@ class IndexService:
 
         await self._in_writer(work)
 
-    def _tail_hours(self) -> float:
-        return sum(v.hours for v in self.snapshot().volumes if not self._files.holds(v))
-
-    def _seal_if_due(self) -> None:
-        if self._sealing is not None or not self._files.writable:
+    async def _seal_if_due(self) -> None:
+        if self._sealing is not None:
             return
-        snapshot = self.snapshot()
-        tail_hours = self._tail_hours()
+        status = await self._in_writer(self._index.status)
         if time.monotonic() - self._last_change_s < QUIET_S:
-            if tail_hours >= self._seal_hours:
+            if status.tail_hours >= self._seal_hours:
                 self._start_sealing(full=False)
-        elif snapshot.hours <= QUIET_MERGE_HOURS:
-            if tail_hours >= QUIET_SEAL_HOURS or self._files.count > 1:
+        elif status.hours <= QUIET_MERGE_HOURS:
+            if status.tail_hours >= QUIET_SEAL_HOURS or status.volumes > 1:
                 self._start_sealing(full=True)
-        elif tail_hours >= QUIET_SEAL_HOURS:
+        elif status.tail_hours >= QUIET_SEAL_HOURS:
             self._start_sealing(full=False)
-
-    async def _seal_now(self) -> None:
-        if self._files.writable:
-            await (self._sealing or self._start_sealing(full=False))
 
     def _start_sealing(self, *, full: bool) -> asyncio.Task[None]:
         task = asyncio.create_task(self._seal(full), name="index-seal")
@@ -294,12 +287,12 @@ class IndexService:
             if sealed is None:
                 return
             hours = sealed.hours
-            if self._files.writable and identity is not None:
+            if identity is not None and self._files.become_writer():
                 mapped = self._files.save(sealed, identity)
                 self._index.exchange(sealed, mapped)
-                self._files.keep_only(self.snapshot().volumes)
-                del sealed
-                give_back_memory()
+            self._files.keep_only(self.snapshot().volumes)
+            del sealed
+            give_back_memory()
             log.info(
                 "index was sealed",
                 hours=round(hours, 2),

@@ -76,7 +76,7 @@ class Matching:
             check()
             return match(self._index.snapshot(), pcm, options)
 
-        result = await self._cpu.run(work)
+        result = await self._cpu.run(work, held_bytes=len(content))
         records = await name_matches(self._videos, result.matches)
         elapsed_s = time.perf_counter() - begun
         query_id, stored = await self._matches.record(

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 _IDENTITY_KEY = "catalogue"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _OnDisk:
     volume: Volume
     path: Path
@@ -30,25 +30,20 @@ class _OnDisk:
 class VolumeFiles:
     """Volumes on disk, memory-mapped.
 
-    Not thread-safe. One process a directory writes; others read what is there and keep the
-    rest in memory.
+    One thread at a time opens or saves; anybody may ask. One process a directory writes; others
+    read what is there and keep the rest in memory.
     """
 
     def __init__(self, directory: Path, params: Params = PARAMS) -> None:
         self._directory = directory
         self._params = params
         self._lock: volumes.WriterLock | None = None
-        self._held: list[_OnDisk] = []
+        self._held: tuple[_OnDisk, ...] = ()
 
     @property
     def writable(self) -> bool:
         """Whether this process is the directory's writer."""
         return self._lock is not None
-
-    @property
-    def count(self) -> int:
-        """Volumes in use."""
-        return len(self._held)
 
     @property
     def size_bytes(self) -> int:
@@ -65,18 +60,24 @@ class VolumeFiles:
         The writer removes damaged ones and those of other catalogues, formats or parameters:
         everything in them comes back from the database.
         """
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self._lock is None:
-            self._lock = volumes.try_writer_lock(self._directory)
-        self._held = []
+        self.become_writer()
+        held: list[_OnDisk] = []
         for path in sorted(self._directory.glob("v*")):
             try:
-                self._held.append(self._open_one(path, identity))
+                held.append(self._open_one(path, identity))
             except (volumes.VolumeDamaged, EngineError, _Foreign) as error:
                 log.warning("index volume is not used", volume=path.name, why=str(error))
                 if self.writable:
                     shutil.rmtree(path, ignore_errors=True)
-        return [one.volume for one in self._held]
+        self._held = tuple(held)
+        return [one.volume for one in held]
+
+    def become_writer(self) -> bool:
+        """Takes the right to write, if nobody else has it; whether this process has it now."""
+        if self._lock is None:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = volumes.try_writer_lock(self._directory)
+        return self._lock is not None
 
     def save(self, volume: Volume, identity: UUID) -> Volume:
         """Writes a volume and returns it memory-mapped from the files."""
@@ -84,16 +85,16 @@ class VolumeFiles:
         path = self._directory / f"v{number:08d}-{uuid.uuid4().hex[:8]}"
         volumes.save(path, volume.meta() | {_IDENTITY_KEY: str(identity)}, volume.arrays())
         opened = self._open_one(path, identity)
-        self._held.append(opened)
+        self._held = (*self._held, opened)
         return opened.volume
 
     def keep_only(self, used: tuple[Volume, ...]) -> None:
         """Removes the files of volumes that are no longer used."""
-        for one in list(self._held):
-            if not any(one.volume is volume for volume in used):
-                self._held.remove(one)
-                if self.writable:
-                    shutil.rmtree(one.path, ignore_errors=True)
+        unused = [one for one in self._held if not any(one.volume is v for v in used)]
+        self._held = tuple(one for one in self._held if one not in unused)
+        if self.writable:
+            for one in unused:
+                shutil.rmtree(one.path, ignore_errors=True)
 
     def close(self) -> None:
         """Lets another process write."""
