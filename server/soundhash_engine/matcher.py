@@ -27,8 +27,11 @@ from soundhash_engine.window import Hit, WindowSearch
 SINGLE_WINDOW_S = 12.0
 WINDOW_S = 10.0
 HOP_S = 5.0
-SURE_MARGIN = 2.0
-"""The search ends early at a score this far above the threshold."""
+SURE_MARGIN = 5.0
+"""The search ends early at a score this far above the threshold: recordings that share samples
+with the right one come to four."""
+SUPPORT_MARGIN = 2.0
+"""A window this far below the threshold still widens a match that others found."""
 EDGE_S = 0.7
 """A match that begins or ends this near to an end of its window reaches that end."""
 LEAST_PART_S = 2.0
@@ -262,7 +265,7 @@ class ClipSearch:
     ) -> list[Passage]:
         """What lies before and after a match that does not fill its window."""
         out: list[Passage] = []
-        if best.hit.score < self._least - SURE_MARGIN:
+        if best.hit.score < self._least - SUPPORT_MARGIN:
             return out
         rate = self._params.sample_rate_hz
         parts = [(begin_s, best.start_s), (best.end_s, end_s)]
@@ -336,7 +339,7 @@ def collect(passages: list[Passage], snapshot: Snapshot, options: MatchOptions) 
     least, _ = thresholds(snapshot)
     matches: list[Match] = []
     for group in _merge(passages):
-        match = to_match(group, snapshot, least - SURE_MARGIN)
+        match = to_match(group, snapshot, least - SUPPORT_MARGIN)
         if match.confidence < options.min_confidence:
             continue
         # Two places of one recording for the same seconds of the clip: the better one stays.

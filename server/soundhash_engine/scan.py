@@ -79,50 +79,78 @@ def _scan_best(
     return n_out
 
 
-def scan(
-    volumes: tuple[Volume, ...], landmarks: Landmarks, centre_half_frames: float, *, most: int
-) -> Candidates:
-    """The ``most`` places at which the unchanged clip's landmarks coincide best with stored ones.
+def _entries(
+    landmarks: Landmarks, centre_half_frames: float, pitch: float, tempo: float
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """The clip's landmarks by the quarter bin of a stored one that they agree with.
 
-    Reads every stored landmark: for small catalogues. Finds what has hardly a triple in common
-    with its recording.
+    Returns where each quarter bin's list begins, and the times from the centre (half frames).
     """
     keep = np.arange(len(landmarks))
     if len(keep) > SCAN_PEAKS:
         keep = np.sort(np.argsort(landmarks.rank, kind="stable")[:SCAN_PEAKS])
-    time = landmarks.time[keep] - np.int32(centre_half_frames)
-    # Lists of the clip's landmarks by the quarter bin of a stored one that they agree with.
-    quarters = np.arange(-SCAN_QUARTER_BINS, SCAN_QUARTER_BINS + 1)
+    time = np.round(tempo * (landmarks.time[keep] - centre_half_frames)).astype(np.int32)
+    quarters = np.arange(-SCAN_QUARTER_BINS, SCAN_QUARTER_BINS + 1) - round(4.0 * pitch)
     wanted = (landmarks.bin[keep].astype(np.int64)[:, None] + quarters).ravel()
     times = np.repeat(time, len(quarters))
     inside = (wanted >= 0) & (wanted < 1024)
     order = np.argsort(wanted[inside], kind="stable")
-    entry_time = times[inside][order].astype(np.int32)
-    first_entry = np.searchsorted(wanted[inside][order], np.arange(1025)).astype(np.int32)
-    reach = int(np.abs(time).max(initial=0)) + 2
-    parts: list[Candidates] = []
-    for at, volume in enumerate(volumes):
-        n_frames = (len(volume.block) - 1) * BLOCK_FRAMES
-        frames = np.empty(1 << 18, np.int64)
-        z = np.empty(1 << 18, np.float64)
-        least, n = 3.0, 0
-        for first in range(0, n_frames, _SCAN_FRAMES):
-            counts = np.zeros(min(_SCAN_FRAMES, n_frames - first) + 2, np.int32)
-            _scan_part(volume.peaks, volume.block, first_entry, entry_time, reach, first, counts)
-            n = _scan_best(counts, first, least, frames, z, n)
-            if n > 4 * most:
-                # From here on only what can still be among the best.
-                best = np.argsort(-z[:n], kind="stable")[:most]
-                frames[: len(best)], z[: len(best)] = frames[best], z[best]
-                n, least = len(best), float(z[len(best) - 1])
-        best = np.argsort(-z[:n], kind="stable")[:most]
-        parts.append(
-            Candidates(
-                volume=np.full(len(best), at, np.int32),
-                position=frames[best].astype(np.float64),
-                pitch=np.zeros(len(best)),
-                tempo=np.ones(len(best)),
-                votes=(z[best] * 100).astype(np.int32),
-            )
-        )
+    first = np.searchsorted(wanted[inside][order], np.arange(1025)).astype(np.int32)
+    return first, times[inside][order]
+
+
+def scan_volume(
+    volume: Volume,
+    at: int,
+    landmarks: Landmarks,
+    centre_half_frames: float,
+    *,
+    most: int,
+    pitch: float = 0.0,
+    tempo: float = 1.0,
+    frames: tuple[int, int] | None = None,
+) -> Candidates:
+    """The ``most`` places at which the clip's landmarks coincide best with stored ones.
+
+    Reads every stored landmark of the volume, or of the ``frames`` [first, last) of its time line:
+    for small catalogues, and for all the turns of a loop in one recording. ``at``: the volume's
+    number in the candidates.
+    """
+    first_entry, entry_time = _entries(landmarks, centre_half_frames, pitch, tempo)
+    reach = int(np.abs(entry_time).max(initial=0)) + 2
+    begin, end = (0, (len(volume.block) - 1) * BLOCK_FRAMES) if frames is None else frames
+    room = 1 << 18
+    places = np.empty(room, np.int64)
+    z = np.empty(room, np.float64)
+    least, n = 3.0, 0
+    for first in range(begin, end, _SCAN_FRAMES):
+        counts = np.zeros(min(_SCAN_FRAMES, end - first) + 2, np.int32)
+        _scan_part(volume.peaks, volume.block, first_entry, entry_time, reach, first, counts)
+        n = _scan_best(counts, first, least, places, z, n)
+        if n > 4 * most:
+            # From here on only what can still be among the best.
+            best = np.argsort(-z[:n], kind="stable")[:most]
+            places[: len(best)], z[: len(best)] = places[best], z[best]
+            n, least = len(best), float(z[len(best) - 1])
+    best = np.argsort(-z[:n], kind="stable")[:most]
+    return Candidates(
+        volume=np.full(len(best), at, np.int32),
+        position=places[best].astype(np.float64),
+        pitch=np.full(len(best), pitch),
+        tempo=np.full(len(best), tempo),
+        votes=(z[best] * 100).astype(np.int32),
+    )
+
+
+def scan(
+    volumes: tuple[Volume, ...], landmarks: Landmarks, centre_half_frames: float, *, most: int
+) -> Candidates:
+    """The ``most`` best places of the unchanged clip in all volumes.
+
+    Finds what has hardly a triple in common with its recording.
+    """
+    parts = [
+        scan_volume(volume, at, landmarks, centre_half_frames, most=most)
+        for at, volume in enumerate(volumes)
+    ]
     return join_candidates(parts, most)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from soundhash_engine.align import align, refine
 from soundhash_engine.index import Snapshot
 from soundhash_engine.params import PARAMS, Params
-from soundhash_engine.scan import scan
+from soundhash_engine.peakiness import listen
+from soundhash_engine.scan import scan, scan_volume
 from soundhash_engine.score import score
 from soundhash_engine.search import (
     IDENTITY,
@@ -24,6 +25,7 @@ from soundhash_engine.search import (
 )
 from soundhash_engine.types import Landmarks, QueryFeatures
 from soundhash_engine.verify import Evidence, Query, prepare, verify
+from soundhash_engine.volume import Volume
 
 ALIGNMENT_LEAST = 4.5
 """Candidates that coincide less sharply are not verified; short clips have few landmarks, and
@@ -35,11 +37,18 @@ LOOP_SHARE = 0.8
 MOST_LOOPS = 12
 SCAN_HOURS = 100.0
 """Up to this size a clip that no triple has found is laid over everything (0.5 ms an hour)."""
-SCAN_ALIGNED = 2000
-SCAN_VERIFIED = 24
+SCAN_ALIGNED = 400
+SCAN_VERIFIED = 12
 DOUBTFUL_SCORE = 0.0
-CERTAIN_SCORE = 12.0
-"""Between these the best answer's other places are looked for."""
+CERTAIN_SCORE = 14.0
+"""Between these the best answer's other changes and other places are looked for."""
+LOOPS_ALIGNED = 40
+LOOPS_VERIFIED = 4
+LISTENED = 100
+LISTENED_ALIGNMENT = 2.0
+LISTENED_SHARE = 0.6
+"""So many of the best aligned candidates are worth 0.6 (alignment + landmark energy) if that is
+more than the alignment alone: in a hall the right place has 3 + 7, a wrong one 4 + 3."""
 SAME_PLACE_FRAMES = 16.0
 """Candidates of one place: nearer than this to one another."""
 IDENTITY_PITCH_BINS = 0.3
@@ -60,6 +69,7 @@ class Round:
     margin               soft probes: share of a cell near its border, 0 for none
     least_votes          a candidate has at least this many
     aligned, verified    how many candidates go on
+    listens              candidates that align badly get a second chance by landmark energy
     """
 
     name: str
@@ -72,14 +82,15 @@ class Round:
     least_votes: int
     aligned: int
     verified: int
+    listens: bool = False
 
 
-DEEP_ROUND = Round("deep", IDENTITY, 60, 15, None, 32_000, 0.15, 3, 500, 12)
+DEEP_ROUND = Round("deep", IDENTITY, 60, 15, None, 32_000, 0.15, 3, 300, 8, listens=True)
 ROUNDS = (
     Round("identity", IDENTITY, 60, 10, 150, None, 0.0, 2, 100, 4),
     Round("narrow", narrow_hypotheses(), 30, 10, 400, None, 0.0, 3, 300, 12),
     DEEP_ROUND,
-    Round("wide", wide_hypotheses(), 30, 10, None, 7_000, 0.0, 3, 1000, 12),
+    Round("wide", wide_hypotheses(), 30, 10, None, 7_000, 0.0, 3, 600, 12),
 )
 
 
@@ -144,11 +155,10 @@ class WindowSearch:
 
     def try_line(self, recording_id: int, position: float, pitch: float, tempo: float) -> None:
         """Verify one place before any search: frame of the recording at the clip's centre."""
-        found = self._snapshot.find(recording_id)
-        if found is None:
+        place = self._place(recording_id)
+        if place is None:
             return
-        volume, row = found
-        at = next(i for i, v in enumerate(self._snapshot.volumes) if v is volume)
+        at, volume, row = place
         reach = 0.5 * self._landmarks.n_frames
         if -reach < position < float(volume.n_frames[row]) + reach:
             self._verify(at, row, position + float(volume.base_frame[row]), pitch, tempo, 0.0)
@@ -158,7 +168,10 @@ class WindowSearch:
         self._sure = sure
         done = 0
         most = len(ROUNDS) if most_rounds is None else most_rounds
-        while done < most and self._best() < sure and self._snapshot.volumes:
+        while done < most and self._snapshot.volumes:
+            # What the first round finds may be another turn of a loop, played faster or slower.
+            if self._best() >= (CERTAIN_SCORE if done == 1 else sure):
+                break
             self._round(ROUNDS[done])
             if ROUNDS[done] is DEEP_ROUND and self._best() < sure:
                 self._scan()
@@ -175,18 +188,39 @@ class WindowSearch:
         return max((hit.score for hit in self._hits), default=-np.inf)
 
     def _try_other_places(self) -> None:
-        """Look up the best answer's change of pitch and tempo thoroughly.
+        """Lay the clip, changed like the best answer, over all of that recording.
 
-        Sparse rounds may find one turn of a loop and miss the one that fits better.
+        The rounds may find one turn of a loop and miss the one that fits better.
         """
         best = max(self._hits, key=lambda h: h.score, default=None)
         if best is None or not DOUBTFUL_SCORE < best.score < CERTAIN_SCORE:
             return
-        step = dataclasses.replace(
-            DEEP_ROUND,
-            hypotheses=Hypotheses(np.array([best.pitch]), np.array([best.tempo])),
+        place = self._place(best.recording_id)
+        if place is None:
+            return
+        at, volume, row = place
+        first = int(volume.base_frame[row])
+        candidates = scan_volume(
+            volume,
+            at,
+            self._landmarks,
+            self._centre_half,
+            most=LOOPS_ALIGNED,
+            pitch=best.pitch,
+            tempo=best.tempo,
+            frames=(first, first + int(volume.n_frames[row])),
         )
-        self._round(step)
+        rows = np.full(len(candidates), row, np.int64)
+        self._confirm(candidates, rows, LOOPS_VERIFIED, True)
+
+    def _place(self, recording_id: int) -> tuple[int, Volume, int] | None:
+        """Number of the volume that holds a recording, the volume and the row."""
+        found = self._snapshot.find(recording_id)
+        if found is None:
+            return None
+        volume, row = found
+        at = next(i for i, v in enumerate(self._snapshot.volumes) if v is volume)
+        return at, volume, row
 
     def _round(self, step: Round) -> None:
         seconds = self._landmarks.n_frames / self._params.frames_per_s
@@ -206,7 +240,7 @@ class WindowSearch:
         )
         rows = self._rows(candidates)
         here = np.flatnonzero(rows >= 0)
-        self._confirm(candidates.take(here), rows[here], step.verified)
+        self._confirm(candidates.take(here), rows[here], step.verified, step.listens)
 
     def _scan(self) -> None:
         """Lay the unchanged clip over every place of a small catalogue."""
@@ -217,7 +251,7 @@ class WindowSearch:
         )
         rows = self._rows(candidates)
         here = np.flatnonzero(rows >= 0)
-        self._confirm(candidates.take(here), rows[here], SCAN_VERIFIED)
+        self._confirm(candidates.take(here), rows[here], SCAN_VERIFIED, True)
 
     def _rows(self, candidates: Candidates) -> NDArray[np.int64]:
         """Row of the recording at each candidate; −1 where there is none that counts."""
@@ -259,13 +293,47 @@ class WindowSearch:
             z[mine] = out
         return z
 
-    def _confirm(self, candidates: Candidates, rows: NDArray[np.int64], most: int) -> None:
+    def _listen(self, candidates: Candidates) -> NDArray[np.float64]:
+        uz = np.zeros(len(candidates))
+        for at, volume in enumerate(self._snapshot.volumes):
+            mine = np.flatnonzero(candidates.volume == at)
+            if not len(mine):
+                continue
+            out = np.empty(len(mine), np.float64)
+            listen(
+                volume.peaks,
+                volume.block,
+                self._landmarks.time,
+                self._landmarks.bin,
+                self._centre_half,
+                self._prepared().peakiness,
+                candidates.position[mine],
+                candidates.pitch[mine],
+                candidates.tempo[mine],
+                out,
+            )
+            uz[mine] = out
+        return uz
+
+    def _prepared(self) -> Query:
+        if self._query is None:
+            self._query = prepare(self._features.contrast, self._landmarks, self._params)
+        return self._query
+
+    def _confirm(
+        self, candidates: Candidates, rows: NDArray[np.int64], most: int, listens: bool
+    ) -> None:
         """Verify the best aligned candidates, and those about as good as the best."""
         if not len(candidates):
             return
         z = self._align(candidates)
         # A hall or noise blurs the alignment and leaves the votes: their first ones get a bonus.
         z[:MOST_VOTED] += VOTED_BONUS
+        if listens:
+            some = np.argsort(-z, kind="stable")[:LISTENED]
+            some = some[z[some] >= LISTENED_ALIGNMENT]
+            uz = self._listen(candidates.take(some))
+            z[some] = np.maximum(z[some], LISTENED_SHARE * (z[some] + uz))
         order = np.argsort(-z, kind="stable")
         top = float(z[order[0]])
         seen: list[tuple[int, float]] = []
@@ -322,10 +390,8 @@ class WindowSearch:
         if key in self._tried:
             return
         self._tried.add(key)
-        if self._query is None:
-            self._query = prepare(self._features.contrast, self._landmarks, self._params)
         identity = pitch == 0.0 and tempo == 1.0
-        evidence = verify(self._query, volume, row, position, pitch, tempo, self._params)
+        evidence = verify(self._prepared(), volume, row, position, pitch, tempo, self._params)
         self._hits.append(
             Hit(
                 recording_id=int(volume.recording_id[row]),
@@ -344,13 +410,12 @@ class WindowSearch:
         if not self._hits:
             return
         best = max(self._hits, key=lambda h: h.score)
-        if best.identity:
+        if best.identity or best.score >= CERTAIN_SCORE:
             return
-        found = self._snapshot.find(best.recording_id)
-        if found is None:
+        place = self._place(best.recording_id)
+        if place is None:
             return
-        volume, row = found
-        at = next(i for i, v in enumerate(self._snapshot.volumes) if v is volume)
+        at, volume, row = place
         every = wide_hypotheses()
         n = len(every)
         candidates = Candidates(
