@@ -21,6 +21,15 @@ class FieldViolation:
     description: str
 
 
+def with_remedy(text: str, remedy: str) -> str:
+    """What happened and what to do about it, in one line."""
+    if not remedy or not text:
+        return text or remedy
+    if text[-1] in ".!?":
+        return f"{text} {remedy}"
+    return f"{text}{'.' if remedy[0].isupper() else ':'} {remedy}"
+
+
 class SoundHashError(Exception):
     """Base of all failures of a call.
 
@@ -63,12 +72,7 @@ class SoundHashError(Exception):
         return f"{self.message.rstrip('.')} ({fields})."
 
     def __str__(self) -> str:
-        text = self.explanation
-        if not self.remedy:
-            return text
-        if text[-1:] in ".!?":
-            return f"{text} {self.remedy}"
-        return f"{text}{'.' if self.remedy[0].isupper() else ':'} {self.remedy}"
+        return with_remedy(self.explanation, self.remedy)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.__dict__))

@@ -53,9 +53,8 @@ def videos(
     if not rows:
         output.console(stderr=True).print("no videos")
         return
-    output.print_table(
-        ["title", "channel", "length", "added", "external id", "id"], rows, right=("length",)
-    )
+    columns = ["title", "channel", "length", "added", "external id", "id"]
+    output.print_table(columns, rows, right=("length",), whole=("added", "id"))
     if more is not None and more > len(rows):
         output.console(stderr=True).print(
             f"[dim]the newest {len(rows)} of {more:,}; see --limit[/]"

@@ -146,10 +146,13 @@ def _print_answers(answers: list[Answer]) -> None:
     if not (linked and not output.console().is_terminal):
         # On a terminal the title itself is the link.
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    output.print_table(columns, rows, right=("speed", "pitch", "confidence"))
+    output.print_table(columns, rows, right=_RIGHT, whole=_WHOLE)
 
 
 _COLUMNS = ["video", "at", "part of the clip", "speed", "pitch", "confidence", "link"]
+
+_RIGHT = ("speed", "pitch", "confidence")
+_WHOLE = ("when", "at", "part of the clip")
 
 
 def _cells(found: Match) -> list[str]:
@@ -181,7 +184,7 @@ def matches(
             return
         rows = [[output.moment(one.create_time), *_cells(one)[:-1]] for one in found]
     columns = ["when", *_COLUMNS[:-1]]
-    output.print_table(columns, rows, right=("speed", "pitch", "confidence"))
+    output.print_table(columns, rows, right=_RIGHT, whole=_WHOLE)
 
 
 _SIDE_HELP = "A media file, or the id of a video."

@@ -138,7 +138,7 @@ class _Run:
 
     async def one(self, source: Source) -> Outcome:
         """Ingests one source. Raises only what would befall all others too."""
-        from soundhash import SoundHashError  # noqa: PLC0415 - loads gRPC
+        from soundhash import JobState, SoundHashError  # noqa: PLC0415 - loads gRPC
 
         title = self.wishes.title or (source.path.stem if source.path else "")
         job_id = None
@@ -148,10 +148,12 @@ class _Run:
             async with self.uploads:
                 job = await self._submit(source)
             job_id = job.id
-            if self.wishes.wait:
+            known = job.state is JobState.SUCCEEDED
+            self.display.job(source, job)
+            if self.wishes.wait and not known:
                 async with self.watches:
                     job = await self._watch(job, source)
-            return await self._outcome(source, title, job)
+            return await self._outcome(source, title, job, known)
         except SoundHashError as error:
             if error.reason in ("SERVER_UNREACHABLE", "ADDRESS_INVALID"):
                 raise
@@ -187,7 +189,7 @@ class _Run:
                 self.display.job(source, job)
         return job
 
-    async def _outcome(self, source: Source, title: str, job: Job) -> Outcome:
+    async def _outcome(self, source: Source, title: str, job: Job, known: bool) -> Outcome:
         from soundhash import JobState, NotFound  # noqa: PLC0415 - loads gRPC
 
         if job.video_id:
@@ -214,7 +216,7 @@ class _Run:
             state=str(job.state),
             title=title or (job.parameters.title if job.parameters else ""),
             failure=failure,
-            already_indexed=bool(job.result and job.result.already_indexed),
+            already_indexed=known or bool(job.result and job.result.already_indexed),
         )
 
 

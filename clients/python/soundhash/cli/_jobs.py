@@ -93,7 +93,9 @@ def _show(found: Iterable[Job], as_json: bool) -> None:
     if not rows:
         output.console(stderr=True).print("no jobs")
         return
-    output.print_table(["state", "source", "", "changed", "id"], rows)
+    output.print_table(
+        ["state", "source", "", "changed", "id"], rows, whole=("state", "changed", "id")
+    )
 
 
 _STYLES = {"SUCCEEDED": "green", "FAILED": "red", "RETRYING": "yellow", "RUNNING": "cyan"}
@@ -113,14 +115,12 @@ def _name(job: Job) -> str:
 def _detail(job: Job) -> str:
     """What there is to say about a job; markup."""
     done = job.progress
-    if job.video_id:
-        return f"[dim]video {job.video_id}[/]"
     if job.state == "RUNNING":
         share = f" {done.fraction:.0%}" if done.fraction else ""
         return f"{done.step.lower()}{share}" if done.step != "UNKNOWN" else ""
     if job.failure is not None and job.state in ("FAILED", "RETRYING"):
         tries = f" (attempt {job.attempt} of {job.max_attempts})" if job.state == "RETRYING" else ""
-        return output.escape(f"{job.failure.reason}: {job.failure.message}{tries}")
+        return output.escape(f"{job.failure.reason}{tries}")
     return ""
 
 
@@ -158,6 +158,7 @@ def _show_failed(found: Iterable[Job], as_json: bool) -> None:
 
 
 def _watch(client: Client, job_id: str, as_json: bool) -> None:
+    from soundhash._errors import with_remedy  # noqa: PLC0415 - loads gRPC
     from soundhash.cli._progress import JobDisplay  # noqa: PLC0415 - loads gRPC
 
     job: Job | None = None
@@ -172,6 +173,6 @@ def _watch(client: Client, job_id: str, as_json: bool) -> None:
     if not as_json:
         _show([job], as_json)
         if job.failure is not None and job.state == "FAILED":
-            output.print_error(f"{job.failure.message} {job.failure.remedy}")
+            output.print_error(with_remedy(job.failure.message, job.failure.remedy))
     if job.state != "SUCCEEDED":
         raise typer.Exit(1)

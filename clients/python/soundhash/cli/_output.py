@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -71,23 +71,33 @@ def print_error(text: str) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Collection[str] = (),
+    whole: Collection[str] = (),
 ) -> None:
-    """A table on stdout; cells may have markup. On a terminal the first column keeps its words.
+    """A table on stdout; cells may have markup.
 
-    right: columns that are aligned to the right.
+    right: columns that are aligned to the right. whole: others that are never broken over
+    lines. On a terminal, columns in which nothing stands are left out.
     """
     from rich import box  # noqa: PLC0415 - not for `--help`
     from rich.table import Table  # noqa: PLC0415
 
     out = console()
     table = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False)
+    rows = list(rows)
+    if out.is_terminal:
+        shown = [n for n in range(len(columns)) if any(row[n] for row in rows)]
+        columns = [columns[n] for n in shown]
+        rows = [[row[n] for n in shown] for row in rows]
     for column in columns:
         table.add_column(
             column,
             justify="right" if column in right else "left",
             overflow="fold",
-            no_wrap=column in right,
+            no_wrap=column in right or column in whole,
         )
     for row in rows:
         table.add_row(*row)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from soundhash import Job, JobState, JobStep
+from soundhash._errors import with_remedy
 from soundhash.cli import _output as output
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class IngestDisplay(Terminal):
         source = escape(outcome.source)
         if outcome.failure is not None and outcome.bad:
             failure = outcome.failure
-            text = escape(f"{failure['message']} {failure['remedy']}".strip())
+            text = escape(with_remedy(failure["message"], failure["remedy"]))
             self.print(
                 f"[red]failed[/]   {source}: {text} [dim]{failure['reason']}[/]", stderr=True
             )
@@ -163,7 +164,9 @@ class IngestDisplay(Terminal):
     def _show(self, source: Source, doing: str, fraction: float | None, figures: str) -> None:
         name = Path(source.text).name if source.path else source.text
         if len(name) > _NAME_CHARS:
-            name = f"{name[: _NAME_CHARS - 1]}…"
+            # The end of a long name often tells more than its middle.
+            half = _NAME_CHARS // 2
+            name = f"{name[: _NAME_CHARS - half]}…{name[1 - half :]}"
         text = f"{escape(name.ljust(_NAME_CHARS))} [dim]{doing:<14}[/]"
         if source not in self._bars:
             self._bars[source] = self.progress.add_task(text, total=1.0, figures=figures)
