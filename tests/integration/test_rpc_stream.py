@@ -146,6 +146,21 @@ async def test_a_stream_that_stops_at_its_first_match(
     assert final.parts.score >= 4.0
 
 
+async def test_stopping_early_while_the_caller_still_sends(
+    server: Running, song: catalog_pb2.Video
+) -> None:
+    clip = split(s16(tune(60.0, 1)), 8000)
+    events = await listen(server, requests(clip, pcm=PCM, pace_s=0.1, stop_after_first=True))
+    check_shape(events)
+    assert kinds(events).count("final") == 1
+
+
+async def test_a_stream_that_turns_bad_while_the_caller_still_sends(server: Running) -> None:
+    content = split(video(tune(20.0, 1), "mp4"), 2000)
+    with refused("INVALID_ARGUMENT", "MOOV_AT_END"):
+        await listen(server, requests(content, pace_s=0.01))
+
+
 async def test_unknown_and_silent_audio_end_without_a_match(server: Running) -> None:
     for audio in (tune(6.0, 999), np.zeros(48_000, np.float32)):
         events = await listen(server, requests(split(s16(audio), 4000), pcm=PCM))

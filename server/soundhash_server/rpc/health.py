@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from grpc_health.v1 import health_pb2
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2
 
 from soundhash_server.services.readiness import Part, Readiness
 
@@ -28,7 +27,7 @@ class Health:
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
-        self.servicer = HealthServicer()
+        self.servicer = health.aio.HealthServicer()
         self._shown: dict[str, bool] = {}
 
     async def start(self) -> None:

@@ -195,7 +195,7 @@ class LiveMatching:
 
     async def _answer(self, stream: _Stream, config: StreamConfig) -> AsyncIterator[StreamEvent]:
         begun = time.perf_counter()
-        query_id, _ = await self._matches.record("STREAM", 0.0, 0.0, ())
+        query_id: UUID | None = None
         count = 0
         stop = False
         while not stop:
@@ -212,7 +212,7 @@ class LiveMatching:
                     finals = finals[:1]
             if finals:
                 named = await name_matches(self._videos, finals)
-                _, stored = await self._matches.record(
+                query_id, stored = await self._matches.record(
                     "STREAM", step.heard_s, time.perf_counter() - begun, named, query_id=query_id
                 )
                 count += len(stored)
@@ -226,7 +226,7 @@ class LiveMatching:
                     yield shown
                     continue
             yield Heard(step.heard_s, step.level_db)
-        await self._matches.record(
+        query_id, _ = await self._matches.record(
             "STREAM", stream.heard_s, time.perf_counter() - begun, (), query_id=query_id
         )
         yield Summary(stream.heard_s, query_id, count)
