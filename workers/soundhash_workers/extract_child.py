@@ -12,11 +12,13 @@ import resource
 import signal
 import sys
 import time
+import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import soundhash_workers.extract  # noqa: F401 - children start in it
-from soundhash_engine import SAMPLE_RATE_HZ, EngineError, Extractor, decode_file, probe
+from soundhash_engine import SAMPLE_RATE_HZ, EngineError, Extractor
+from soundhash_engine.decode import decode_file, probe
 from soundhash_engine.warm import warm
 from soundhash_workers.process import die_with_parent
 
@@ -44,6 +46,10 @@ def run(answers: Connection, path: Path, max_media_s: float) -> None:
     except (OSError, MemoryError) as error:
         with contextlib.suppress(BrokenPipeError):
             answers.send(("error", error))
+    except Exception as error:
+        # A mistake of ours, and not for the parent to unpickle.
+        traceback.print_exc()
+        answers.send(("error", RuntimeError(f"{type(error).__name__} while extracting")))
 
 
 def _extract(answers: Connection, path: Path, max_media_s: float) -> None:
