@@ -1,7 +1,11 @@
 """The science of SoundHash: pure functions over arrays of mono 8 kHz audio.
 
-decode -> Extractor / extract -> segments -> join -> index
-clip -> query_features -> match
+decode -> Extractor / extract -> segments -> join -> Index
+clip -> decode -> match(index.snapshot(), pcm) -> MatchResult
+stream -> StreamDecoder -> LiveMatcher -> Provisional, Final
+
+Two fingerprints side by side: ``soundhash_engine.compare.compare``. What is measured of it:
+``tests/eval`` (how well) and ``tests/bench/matching.py`` (how fast).
 """
 
 from soundhash_engine.decode import AudioInfo, decode_bytes, decode_file, probe
@@ -15,11 +19,15 @@ from soundhash_engine.errors import (
     SilentAudio,
 )
 from soundhash_engine.fingerprint import extract, join
+from soundhash_engine.index import Index, IndexStatus, Snapshot
 from soundhash_engine.landmarks import find_landmarks, query_features
+from soundhash_engine.live import Final, LiveMatcher, Provisional
 from soundhash_engine.live_decode import PcmFormat, PcmResampler, StreamDecoder
+from soundhash_engine.matcher import Match, MatchOptions, MatchResult, ScoreParts, match
 from soundhash_engine.params import PARAMS, SAMPLE_RATE_HZ, Params
 from soundhash_engine.stream import Extractor
 from soundhash_engine.types import Fingerprint, Landmarks, QueryFeatures, Segment
+from soundhash_engine.volume import Volume
 
 __all__ = [
     "PARAMS",
@@ -31,21 +39,33 @@ __all__ = [
     "DecodeError",
     "EngineError",
     "Extractor",
+    "Final",
     "Fingerprint",
+    "Index",
+    "IndexStatus",
     "Landmarks",
+    "LiveMatcher",
+    "Match",
+    "MatchOptions",
+    "MatchResult",
     "Params",
     "ParamsMismatch",
     "PcmFormat",
     "PcmResampler",
+    "Provisional",
     "QueryFeatures",
+    "ScoreParts",
     "Segment",
     "SilentAudio",
+    "Snapshot",
     "StreamDecoder",
+    "Volume",
     "decode_bytes",
     "decode_file",
     "extract",
     "find_landmarks",
     "join",
+    "match",
     "probe",
     "query_features",
 ]

@@ -208,7 +208,7 @@ class LiveMatcher:
 
     def _match(self, track: _Track, snapshot: Snapshot) -> Match:
         whole = dataclasses.replace(track.best, start_s=track.start_s, end_s=track.end_s)
-        return to_match([whole], snapshot, 0.0)
+        return to_match([whole], snapshot)
 
     def _final(self, track: _Track, snapshot: Snapshot) -> list[LiveEvent]:
         match = self._match(track, snapshot)

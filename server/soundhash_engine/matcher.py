@@ -27,6 +27,8 @@ from soundhash_engine.window import Hit, WindowSearch
 SINGLE_WINDOW_S = 12.0
 WINDOW_S = 10.0
 HOP_S = 5.0
+LONG_S = 60.0
+"""A clip longer than this is cut in windows that do not overlap."""
 SURE_MARGIN = 5.0
 """The search ends early at a score this far above the threshold: recordings that share samples
 with the right one come to four."""
@@ -281,33 +283,29 @@ class ClipSearch:
 
 
 def _merge(passages: list[Passage]) -> list[list[Passage]]:
-    """Groups of passages that lie on one line, each with its best passage first."""
+    """Groups of passages that lie on one line and touch, each with its best passage first."""
     groups: list[list[Passage]] = []
-    for passage in sorted(passages, key=lambda p: (-p.hit.score, p.hit.recording_id, p.start_s)):
+    for passage in sorted(passages, key=lambda p: (p.start_s, p.end_s, -p.hit.score)):
+        mine = [passage]
+        apart: list[list[Passage]] = []
         for group in groups:
-            touching = any(
-                passage.start_s <= p.end_s + HOP_S and passage.end_s >= p.start_s - HOP_S
-                for p in group
-            )
-            if touching and any(p.same_line(passage) for p in group):
-                group.append(passage)
-                break
-        else:
-            groups.append([passage])
+            joins = any(passage.start_s <= p.end_s + HOP_S and p.same_line(passage) for p in group)
+            if joins:
+                mine += group
+            else:
+                apart.append(group)
+        groups = [*apart, mine]
+    for group in groups:
+        group.sort(key=lambda p: (-p.hit.score, p.start_s))
+    groups.sort(key=lambda g: (-g[0].hit.score, g[0].hit.recording_id, g[0].start_s))
     return groups
 
 
-def to_match(group: list[Passage], snapshot: Snapshot, support: float) -> Match:
-    """One match of all passages on a line, the best first.
-
-    Passages with a score of at least ``support`` widen its range.
-    """
+def to_match(group: list[Passage], snapshot: Snapshot) -> Match:
+    """One match of all passages on a line, the best first."""
     best = group[0]
-    start_s, end_s = best.start_s, best.end_s
-    for passage in group:
-        if passage.hit.score >= support:
-            start_s = min(start_s, passage.start_s)
-            end_s = max(end_s, passage.end_s)
+    start_s = min(passage.start_s for passage in group)
+    end_s = max(passage.end_s for passage in group)
     evidence = best.hit.evidence
     return Match(
         recording_id=best.hit.recording_id,
@@ -338,8 +336,9 @@ def collect(passages: list[Passage], snapshot: Snapshot, options: MatchOptions) 
     """Matches of all windows' passages: merged, above the threshold, best first."""
     least, _ = thresholds(snapshot)
     matches: list[Match] = []
-    for group in _merge(passages):
-        match = to_match(group, snapshot, least - SUPPORT_MARGIN)
+    supporting = [p for p in passages if p.hit.score >= least - SUPPORT_MARGIN]
+    for group in _merge(supporting):
+        match = to_match(group, snapshot)
         if match.confidence < options.min_confidence:
             continue
         # Two places of one recording for the same seconds of the clip: the better one stays.
@@ -360,7 +359,7 @@ def window_starts(n_samples: int, params: Params = PARAMS) -> list[int]:
     if n_samples <= SINGLE_WINDOW_S * rate:
         return [0]
     last = n_samples - round(WINDOW_S * rate)
-    hop = round(HOP_S * rate)
+    hop = round((HOP_S if n_samples <= LONG_S * rate else WINDOW_S) * rate)
     starts = [i * hop for i in range(math.ceil(last / hop))]
     return [*starts, last]
 

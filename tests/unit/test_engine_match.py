@@ -135,6 +135,14 @@ def test_a_long_clip_is_one_match_from_end_to_end(snapshot: Snapshot) -> None:
     assert found.video_end_s == pytest.approx(38.0, abs=0.02)
 
 
+def test_a_very_long_clip_is_one_match_too() -> None:
+    index = Index()
+    index.apply([(1, 1, join(extract(song(90.0, 50)))), (2, 1, join(extract(song(20.0, 51))))])
+    found = only(index.snapshot(), cut(song(90.0, 50), 3.0, 78.0))
+    assert (found.clip_start_s, found.clip_end_s) == (0.0, 78.0)
+    assert (found.video_start_s, found.video_end_s) == pytest.approx((3.0, 81.0), abs=0.02)
+
+
 def test_the_same_recording_twice_is_told_twice_up_to_top() -> None:
     copy = join(extract(song(20.0, 30)))
     index = Index()
