@@ -200,7 +200,7 @@ class Server:
         self._spawn(index.run(), "index")
         self._spawn(self._health.run(), "health")
         self._spawn(self._readiness.run(), "readiness")
-        self._warming = asyncio.create_task(asyncio.to_thread(_warm_once), name="warm")
+        self._warming = asyncio.create_task(self._warm_up(), name="warm")
 
     async def wait_ready(self) -> None:
         """Waits until calls are taken."""
@@ -213,11 +213,16 @@ class Server:
         await self._health.drain()
         await self._guard.drain(self._settings.drain_s)
         await self._server.stop(grace=0.2)
-        for task in self._tasks:
+        for task in (*self._tasks, self._warming):
             task.cancel()
         await asyncio.gather(*self._tasks, self._warming, return_exceptions=True)
         await self._closers.aclose()
         log.info("stopped")
+
+    async def _warm_up(self) -> None:
+        # Not before: getting ready comes first, and needs but a few of the kernels.
+        await self.wait_ready()
+        await asyncio.to_thread(_warm_once)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
