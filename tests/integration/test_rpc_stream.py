@@ -345,7 +345,7 @@ async def test_a_flood_of_audio_is_taken_no_faster_than_it_is_searched(strict: R
 async def test_an_endless_stream_in_flat_memory(server: Running, song: catalog_pb2.Video) -> None:
     me = psutil.Process(os.getpid())
     minute = s16(tune(60.0, 1))
-    rounds = 6
+    rounds = 4
 
     async def endless() -> AsyncIterator:
         chunks = itertools.chain.from_iterable(split(minute, 32_000) for _ in range(rounds))
