@@ -35,7 +35,7 @@ from soundhash.v1 import admin_pb2, catalog_pb2, ingest_pb2, match_pb2
 from soundhash_server.app import Server
 from soundhash_server.embedded_postgres import Postgres
 from soundhash_server.embedded_valkey import Valkey
-from soundhash_server.rpc.health import NEEDS
+from soundhash_server.rpc.health import LIVENESS, NEEDS
 from soundhash_server.settings import Settings, SettingsError
 from soundhash_server.store.migrate import migrate
 from soundhash_server.store.videos import Videos
@@ -136,6 +136,7 @@ async def test_health_follows_the_database_and_the_queue(
         async with open_channel(server.port) as channel:
             callers = Callers(channel)
             assert set((await all_health(callers)).values()) == {NOT_SERVING}
+            assert (await health(callers, LIVENESS)).status == SERVING
             with refused("UNAVAILABLE", "SERVER_NOT_READY") as caught:
                 await callers.admin.GetStats(admin_pb2.GetStatsRequest())
             assert caught[0].details["RetryInfo"].retry_delay.ToMilliseconds() > 0
@@ -179,6 +180,7 @@ async def test_health_follows_the_database_and_the_queue(
                 return set((await all_health(callers)).values()) == {NOT_SERVING}
 
             await until(database_missed)
+            assert (await health(callers, LIVENESS)).status == SERVING
             with refused("UNAVAILABLE", "DATABASE_UNAVAILABLE") as caught:
                 await callers.admin.GetStats(admin_pb2.GetStatsRequest())
             assert caught[0].details["RetryInfo"]

@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from soundhash_server.rpc.health import LIVENESS, NEEDS
 from soundhash_server.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -50,3 +51,15 @@ def test_compose_names_only_settings_that_exist() -> None:
     for service in compose["services"].values():
         named = {key for key in service.get("environment", {}) if key.startswith(PREFIX)}
         assert named <= known
+
+
+def test_probes_ask_for_health_that_the_server_tells() -> None:
+    server = next(d for _, d in documents() if d["metadata"]["name"] == "soundhash-server")
+    container = server["spec"]["template"]["spec"]["containers"][0]
+    asked = {
+        kind: container[kind]["grpc"].get("service", "")
+        for kind in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+    # A database that is away makes a server unready; it is no reason to restart it.
+    assert asked == {"startupProbe": LIVENESS, "livenessProbe": LIVENESS, "readinessProbe": ""}
+    assert "" in NEEDS

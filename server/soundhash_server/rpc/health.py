@@ -21,6 +21,10 @@ NEEDS: Mapping[str, tuple[Part, ...]] = {
 }
 """What each service needs to answer; "" is the server as a whole."""
 
+LIVENESS = "liveness"
+"""Health name that is SERVING from the first moment until draining, whatever else is away: for
+probes that restart a process, which must not happen because the database is down."""
+
 
 class Health:
     """Keeps a health servicer in step with the readiness of the platform."""
@@ -31,7 +35,8 @@ class Health:
         self._shown: dict[str, bool] = {}
 
     async def start(self) -> None:
-        """Everything is NOT_SERVING until readiness says otherwise."""
+        """All but LIVENESS is NOT_SERVING until readiness says otherwise."""
+        await self.servicer.set(LIVENESS, SERVING)
         await self._show()
 
     async def run(self) -> None:
