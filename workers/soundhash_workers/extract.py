@@ -116,9 +116,11 @@ def _receive(
 
 
 def _crash(process: ForkServerProcess) -> JobError:
+    status: int | None = _SERVER_GONE
     with _processes:
-        process.join(_EXIT_S)
-        status = process.exitcode
+        if process.pid is not None:
+            process.join(_EXIT_S)
+            status = process.exitcode
     if status in (-signal.SIGKILL, _SERVER_GONE):
         # What the kernel does when memory runs out; nobody else kills it here.
         return JobError("OUT_OF_MEMORY", "The decoder was killed.")
