@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundhash_engine.params import PARAMS, Params
-from soundhash_engine.probe import (
+from soundhash_engine.retrieval import (
     VOTE_BIN_FRAMES,
     lay_out,
     make_hashes,
