@@ -6,8 +6,9 @@ MEDIA: files or folders of recordings. Every fifth is left out of the index; abs
 those. For each number of ``--hours`` the catalogue is filled up with the indexed recordings'
 landmarks and descriptors, reversed in time, stretched and transposed, so that the filler is as
 dense and as uneven as real music and no clip comes from it; 0 means the recordings alone. Clips
-are 10 s, cut at random and not degraded. Engine time: from PCM to the answer, one thread. Absent clips
-that are answered come from recordings that share sound with indexed ones, or are wrong answers.
+are 10 s, cut at random and not degraded. Engine time: from PCM to the answer, one thread.
+Absent clips that are answered come from recordings that share sound with indexed ones, or the
+answer is wrong.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,16 @@ def index_folder(folder: Path, least_s: float = 25.0) -> tuple[Index, dict[int, 
     index.apply(items)
     index.seal()
     return index, names
+
+
+def read_twins(pairs: Sequence[str]) -> dict[str, set[str]]:
+    """``A=B`` for recordings that share sound: each name's twins."""
+    twins: dict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        first, second = pair.split("=")
+        twins[first].add(second)
+        twins[second].add(first)
+    return twins
 
 
 class Repeats:

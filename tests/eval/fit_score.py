@@ -19,7 +19,6 @@ import dataclasses
 import json
 import math
 import zlib
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from tests.eval.data import (
     index_folder,
     read_pcm,
     read_queries,
+    read_twins,
 )
 
 FEATURES = ("lz", "uz", "patch", "identity")
@@ -148,11 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--false", type=float, default=0.5, dest="false_percent")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    twins: dict[str, set[str]] = defaultdict(set)
-    for pair in options.twins:
-        first, second = pair.split("=")
-        twins[first].add(second)
-        twins[second].add(first)
+    twins = read_twins(options.twins)
     warm()
     index, names = index_folder(options.folder / "refs")
     queries = read_queries(options.folder, options.limit)

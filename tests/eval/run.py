@@ -1,10 +1,12 @@
 """How well the engine finds: recall, false answers, offsets and latency on an evaluation set.
 
-    python -m tests.eval.run --set DIR [--out answers.csv] [--limit N] [--leave-one-out] [--json]
+    python -m tests.eval.run --set DIR [--out answers.csv] [--limit N] [--json]
+                             [--leave-one-out [--twins A=B ...]]
 
 DIR holds refs/ (indexed), queries/ and queries.csv (file,condition,length,kind,track,offset,speed).
 A hit is the right recording with the offset within 0.5 s, or at a place that sounds the same.
-``--leave-one-out`` hides each clip's own recording: every answer is then a false one.
+``--leave-one-out`` hides each clip's own recording, and its ``--twins``, other versions of it or
+recordings made of the same samples: every answer is then a false one.
 """
 
 import argparse
@@ -13,8 +15,8 @@ import dataclasses
 import json
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from tests.eval.data import (
     index_folder,
     read_pcm,
     read_queries,
+    read_twins,
 )
 
 
@@ -83,17 +86,17 @@ def run(
     queries: Sequence[Query],
     repeats: Repeats,
     *,
-    leave_one_out: bool = False,
+    hide: Mapping[str, Iterable[str]] | None = None,
 ) -> list[Outcome]:
-    """Ask every query."""
+    """Ask every query; ``hide``: recordings that are left out for the clips of one."""
     ids = {name: number for number, name in names.items()}
     everything = index.snapshot()
     outcomes = []
     for query in queries:
         pcm = read_pcm(query.path)
         snapshot = everything
-        if leave_one_out and query.track:
-            snapshot = everything.without([ids[query.track]])
+        if hide is not None and query.track:
+            snapshot = everything.without([ids[name] for name in hide[query.track]])
         begun = time.perf_counter()
         try:
             matches = match(snapshot, pcm, MatchOptions(top=1)).matches
@@ -213,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="answers: file,track,offset,score,seconds")
     parser.add_argument("--limit", type=int, help="about this many clips, of every condition")
     parser.add_argument("--leave-one-out", action="store_true")
+    parser.add_argument("--twins", nargs="*", default=[])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     warm()
@@ -224,12 +228,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{index.status().hours:.2f} h indexed in {time.perf_counter() - begun:.1f} s",
             file=sys.stderr,
         )
+    twins = read_twins(options.twins)
+    hide = {name: {name} | twins[name] for name in names.values()}
     outcomes = run(
         index,
         names,
         queries,
         Repeats(options.folder / "refs"),
-        leave_one_out=options.leave_one_out,
+        hide=hide if options.leave_one_out else None,
     )
     if options.out:
         with options.out.open("w", newline="") as file:
@@ -247,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "clips": len(hidden),
             "answered": len(answered),
             "percent": 100.0 * len(answered) / max(1, len(hidden)),
+            "pairs": Counter(f"{o.query.track}={o.track}" for o in answered).most_common(),
         }
         print(
             json.dumps(report) if options.json else f"answers with the recording hidden: {report}"
