@@ -94,7 +94,8 @@ class ScriptedServer(grpc.GenericRpcHandler):
                 {key: str(value) for key, value in context.invocation_metadata()},
                 context.time_remaining(),
             )
-            context.add_callback(call.cancelled.set)
+            if not context.add_callback(call.cancelled.set):
+                call.cancelled.set()  # it is over already
             number = self._counts[path]
             self._counts[path] += 1
             self.calls.append(call)

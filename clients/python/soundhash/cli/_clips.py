@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from soundhash import AsyncClient, Match
 
 CLIPS_AT_ONCE = 2
+_MAX_STDIN_BYTES = (32 << 20) + 1
+"""One byte more than a clip may have, so that the client says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,12 @@ def match(
     Answers in the order of the clips. Finding nothing is a normal answer; a clip that cannot be
     read is told, the others go on, and the exit status is 1.
     """
-    answers = asyncio.run(_match_all(context, address, clips, top, min_confidence, as_json))
+    # Read here and not beside the calls: a thread that waits for input cannot be interrupted.
+    stdin = sys.stdin.buffer.read(_MAX_STDIN_BYTES) if "-" in clips else b""
+    sources: list[tuple[str, str | bytes]] = [
+        (clip, stdin if clip == "-" else clip) for clip in clips
+    ]
+    answers = asyncio.run(_match_all(context, address, sources, top, min_confidence, as_json))
     if not as_json:
         _print_answers(answers)
     if any(answer.error for answer in answers):
@@ -77,7 +84,7 @@ def match(
 async def _match_all(
     context: typer.Context,
     address: str | None,
-    clips: list[str],
+    clips: list[tuple[str, str | bytes]],
     top: int,
     min_confidence: float,
     as_json: bool,
@@ -89,11 +96,11 @@ async def _match_all(
     with CountDisplay("clips", len(clips)) as display:
         async with connect_async(context, address) as client:
 
-            async def one(clip: str) -> Answer:
+            async def one(clip: str, source: str | bytes) -> Answer:
                 async with slots:
-                    return await _match_one(client, clip, top, min_confidence)
+                    return await _match_one(client, clip, source, top, min_confidence)
 
-            tasks = [asyncio.create_task(one(clip)) for clip in clips]
+            tasks = [asyncio.create_task(one(*clip)) for clip in clips]
             try:
                 for task in tasks:
                     answers.append(await task)
@@ -107,13 +114,14 @@ async def _match_all(
     return answers
 
 
-async def _match_one(client: AsyncClient, clip: str, top: int, min_confidence: float) -> Answer:
+async def _match_one(
+    client: AsyncClient, clip: str, source: str | bytes, top: int, min_confidence: float
+) -> Answer:
     """The answer to one clip. Raises only what would befall all others too."""
     from soundhash import SoundHashError  # noqa: PLC0415 - loads gRPC
 
     began = time.perf_counter()
     try:
-        source = sys.stdin.buffer if clip == "-" else clip
         result = await client.match(source, top=top, min_confidence=min_confidence)
     except SoundHashError as error:
         if error.reason in ("SERVER_UNREACHABLE", "ADDRESS_INVALID"):

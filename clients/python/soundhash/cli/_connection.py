@@ -70,9 +70,11 @@ def connect(context: typer.Context, address: str | None) -> Client:
     return Client(**connection.arguments(address))
 
 
-def connect_async(context: typer.Context, address: str | None) -> AsyncClient:
+def connect_async(
+    context: typer.Context, address: str | None, *, max_retries: int = 3
+) -> AsyncClient:
     """An asyncio client for this command."""
     from soundhash import AsyncClient  # noqa: PLC0415 - loads gRPC
 
     connection: Connection = context.obj
-    return AsyncClient(**connection.arguments(address))
+    return AsyncClient(**connection.arguments(address), max_retries=max_retries)

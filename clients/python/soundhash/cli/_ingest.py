@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 UPLOADS_AT_ONCE = 4
 WATCHES_AT_ONCE = 32
+PATIENT_RETRIES = 9
+"""About 20 s with the client's pauses: a server that is killed and started again takes less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,10 @@ async def _ingest_all(
     uploads, watches = asyncio.Semaphore(UPLOADS_AT_ONCE), asyncio.Semaphore(WATCHES_AT_ONCE)
     outcomes: list[Outcome] = []
     with IngestDisplay(len(sources), as_json) as display:
-        async with connect_async(context, address) as client:
+        # Without a server this fails at once; one that goes away later is given time to return.
+        async with connect_async(context, address) as first:
+            await first.health()
+        async with connect_async(context, address, max_retries=PATIENT_RETRIES) as client:
             run = _Run(client, wishes, display, uploads, watches)
             tasks = [asyncio.create_task(run.one(source)) for source in sources]
             try:
