@@ -1,8 +1,11 @@
-"""``python -m soundhash_workers``: one worker process, with settings from SOUNDHASH_* variables."""
+"""``python -m soundhash_workers [--data-dir D]``: one worker process, with settings from
+SOUNDHASH_* variables."""
 
 from __future__ import annotations
 
+import argparse
 import sys
+from pathlib import Path
 
 from soundhash_server.compiled import keep_compiled
 from soundhash_server.settings import Settings, SettingsError
@@ -10,8 +13,11 @@ from soundhash_server.settings import Settings, SettingsError
 
 def main() -> int:
     """Runs a worker until it is told to stop; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m soundhash_workers", description="run a worker")
+    parser.add_argument("--data-dir", type=lambda text: Path(text).expanduser())
+    options = parser.parse_args()
     try:
-        settings = Settings.from_env()
+        settings = Settings.from_env(data_dir=options.data_dir)
         keep_compiled(settings)
         # Loading the engine for the children overlaps with loading the worker.
         from soundhash_workers.forks import prepare  # noqa: PLC0415

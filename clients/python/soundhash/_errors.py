@@ -65,10 +65,11 @@ class SoundHashError(Exception):
 
     @property
     def explanation(self) -> str:
-        """The message, with what is wrong with which field."""
-        if not self.field_violations:
+        """The message, with what is wrong with which field where it does not say so itself."""
+        unsaid = [v for v in self.field_violations if v.description not in self.message]
+        if not unsaid:
             return self.message
-        fields = "; ".join(f"{v.field} {v.description}" for v in self.field_violations)
+        fields = "; ".join(f"{v.field} {v.description}" for v in unsaid)
         return f"{self.message.rstrip('.')} ({fields})."
 
     def __str__(self) -> str:
