@@ -29,7 +29,7 @@ WINDOW_S = 10.0
 HOP_S = 5.0
 LONG_S = 60.0
 """A clip longer than this is cut in windows that do not overlap."""
-SURE_MARGIN = 5.0
+SURE_MARGIN = 4.5
 """The search ends early at a score this far above the threshold: recordings that share samples
 with the right one come to four."""
 SUPPORT_MARGIN = 2.0

@@ -3,24 +3,28 @@
 The score is linear in the evidence; its weights are a logistic regression's, fitted by
 ``tests/eval/fit_score.py`` on places that were right against the best wrong ones, the wrong ones
 including music of the same kind (each clip with its own recording removed).
+
+Fitted on 882 clips in 21 conditions at 6.1 h. At a score of 3, 1 % of the clips whose own recording
+is hidden are answered (with recordings that share samples), and none of 240 that are not indexed;
+cross-validated over recordings, 95.1 % of the indexed ones are found.
 """
 
 import math
 
 from soundhash_engine.verify import Evidence
 
-WEIGHT_LZ = 0.647
-WEIGHT_UZ = 3.196
-WEIGHT_PATCH = 14.791
-WEIGHT_IDENTITY = 2.622
-BIAS = -9.812
+WEIGHT_LZ = 1.304
+WEIGHT_UZ = 2.402
+WEIGHT_PATCH = 10.881
+WEIGHT_IDENTITY = 2.036
+BIAS = -9.623
 
 MATCH_SCORE = 3.0
 """A match: from this score on, plus the catalogue term, an answer is given."""
 PUBLISH_SCORE = 4.0
 """Sure enough to be said in public (bots), plus the catalogue term."""
-CALIBRATION_SLOPE = 0.991
-CALIBRATION_BIAS = -2.371
+CALIBRATION_SLOPE = 0.996
+CALIBRATION_BIAS = -2.524
 CALIBRATION_HOURS = 6.06
 """Hours indexed when the calibration was measured."""
 CATALOGUE_SLOPE = 0.48

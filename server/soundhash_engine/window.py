@@ -40,7 +40,7 @@ SCAN_HOURS = 100.0
 SCAN_ALIGNED = 400
 SCAN_VERIFIED = 12
 DOUBTFUL_SCORE = 0.0
-CERTAIN_SCORE = 14.0
+CERTAIN_SCORE = 12.0
 """Between these the best answer's other changes and other places are looked for."""
 LOOPS_ALIGNED = 40
 LOOPS_VERIFIED = 4
