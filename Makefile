@@ -31,8 +31,8 @@ demo: $(READY) ## the main job on real processes; MEDIA=folder uses your recordi
 	@$(BIN)/python -m clients.python.examples.demo $(if $(MEDIA),--media '$(MEDIA)') $(if $(DATA),--data-dir '$(DATA)')
 
 .PHONY: test
-test: $(READY) ## the whole test suite
-	$(BIN)/python -m pytest $(TESTS)
+test: $(READY) ## the whole test suite; TESTS='tests/unit -k words' chooses
+	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),--numprocesses 2 --dist loadfile)
 
 .PHONY: check
 check: $(READY) ## lint, types, import borders, proto style, generated code

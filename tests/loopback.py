@@ -118,8 +118,7 @@ class Loopback:
         await response.write(self.media[:10_000])
         self.hanging += 1
         try:
-            assert request.transport is not None
-            while not request.transport.is_closing():
+            while request.transport is not None and not request.transport.is_closing():
                 await asyncio.sleep(0.02)
         finally:
             self.hanging -= 1

@@ -327,12 +327,16 @@ async def test_a_stream_is_two_way(call: Caller, scripted: ScriptedServer) -> No
 
 
 async def test_what_the_audio_raises_is_raised(call: Caller, scripted: ScriptedServer) -> None:
+    begun = threading.Event()
+
     def reply(requests: Iterator[Any], context: Any) -> Iterator[Any]:
         for _ in requests:
+            begun.set()
             yield events()[0]
 
     def chunks() -> Iterator[bytes]:
         yield b"one"
+        begun.wait(10)
         raise RuntimeError("the microphone is gone")
 
     scripted.on("MatchStream", reply)
