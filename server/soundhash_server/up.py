@@ -99,6 +99,10 @@ class Child:
             os.close(told)
         self.backoff.started()
 
+    @property
+    def was_started(self) -> bool:
+        return self._process is not None
+
     def poll(self) -> int | None:
         """Exit status; None while it runs."""
         if self._process is None:
@@ -192,10 +196,10 @@ class Up:
         """True when the platform is ready, False when it was told to stop before that."""
         for daemon in self._embedded.daemons:
             daemon.spawn()
-        # They load while the database starts and wait for it.
+        # It loads while the database starts and waits for it. The worker comes after it: loading
+        # beside it would make both slower, and nobody can submit work before.
         environment = self._environment()
-        for child in self._children:
-            child.start(environment)
+        self._server.start(environment)
         for daemon in self._embedded.daemons:
             while not daemon.check_ready():
                 if self._signals:
@@ -209,6 +213,7 @@ class Up:
             self._look_after()
             self._server.read_port()
             time.sleep(_POLL_READY_S)
+        self._worker.start(self._environment())
         host = self._settings.host
         shown = f"[{host}]" if ":" in host else host
         _say(
@@ -258,6 +263,8 @@ class Up:
                 daemon.spawn()  # clients wait for it by themselves
                 backoff.started()
         for child in self._children:
+            if not child.was_started:
+                continue
             status = child.poll()
             if status is None:
                 child.rotate_log()
