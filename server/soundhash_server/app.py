@@ -53,6 +53,7 @@ from soundhash_server.store.listener import Listener
 from soundhash_server.store.matches import Matches
 from soundhash_server.store.pool import create_pool
 from soundhash_server.store.videos import Videos
+from soundhash_server.tasks import end
 
 log = structlog.get_logger(__name__)
 
@@ -213,9 +214,7 @@ class Server:
         await self._health.drain()
         await self._guard.drain(self._settings.drain_s)
         await self._server.stop(grace=0.2)
-        for task in (*self._tasks, self._warming):
-            task.cancel()
-        await asyncio.gather(*self._tasks, self._warming, return_exceptions=True)
+        await end(*self._tasks, self._warming)
         await self._closers.aclose()
         log.info("stopped")
 

@@ -27,8 +27,8 @@ from soundhash_server.queue import (
     deserialize,
     serialize,
 )
+from soundhash_server.tasks import end
 from soundhash_workers.runner import KeepAlive
-from soundhash_workers.tasks import end
 
 _POLL_S = 0.1
 _FIRST_PAUSE_S = 0.2

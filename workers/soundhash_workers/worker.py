@@ -17,13 +17,13 @@ from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.migrate import status
 from soundhash_server.store.pool import create_pool
 from soundhash_server.store.videos import Videos
+from soundhash_server.tasks import end
 from soundhash_workers import forks
 from soundhash_workers.http import open_session
 from soundhash_workers.pipeline import Pipeline
 from soundhash_workers.runner import JobRunner
 from soundhash_workers.scratch import Scratch
 from soundhash_workers.sweeper import Sweeper
-from soundhash_workers.tasks import end
 from soundhash_workers.uploads import UploadSweeper
 from soundhash_workers.wakeups import WakeUps
 
