@@ -156,17 +156,18 @@ async def test_a_refusal_before_the_end_keeps_its_reason(
 async def test_a_source_that_fails_is_never_taken_for_whole(
     call: Caller, scripted: ScriptedServer
 ) -> None:
+    begun, finished = threading.Event(), threading.Event()
+
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             if self.tell() > 500_000:
+                begun.wait(10)  # or the server would never hear of the call
                 raise OSError(5, "the disk is gone")
             return super().read(size)
 
-    finished = threading.Event()
-
     def take(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         for _ in requests:
-            pass
+            begun.set()
         # The requests end before the server knows that the call was cancelled.
         time.sleep(0.2)
         if context.is_active():
