@@ -3,11 +3,13 @@
 decode -> Extractor / extract -> segments -> join -> Index
 clip -> decode -> match(index.snapshot(), pcm) -> MatchResult
 stream -> StreamDecoder -> LiveMatcher -> Provisional, Final
+two fingerprints -> compare -> Comparison
 
-Two fingerprints side by side: ``soundhash_engine.compare.compare``. What is measured of it:
-``tests/eval`` (how well) and ``tests/bench/matching.py`` (how fast).
+How to use it alone: ``docs/engine.md``. What is measured of it: ``tests/eval`` (how well) and
+``tests/bench/matching.py`` (how fast).
 """
 
+from soundhash_engine.comparison import Comparison, compare
 from soundhash_engine.decode import AudioInfo, decode_bytes, decode_file, probe
 from soundhash_engine.errors import (
     ClipTooLong,
@@ -35,6 +37,7 @@ __all__ = [
     "AudioInfo",
     "ClipTooLong",
     "ClipTooShort",
+    "Comparison",
     "CorruptFingerprint",
     "DecodeError",
     "EngineError",
@@ -60,6 +63,7 @@ __all__ = [
     "Snapshot",
     "StreamDecoder",
     "Volume",
+    "compare",
     "decode_bytes",
     "decode_file",
     "extract",

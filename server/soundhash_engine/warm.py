@@ -6,7 +6,7 @@
 
 import numpy as np
 
-from soundhash_engine.compare import compare
+from soundhash_engine.comparison import compare
 from soundhash_engine.fingerprint import extract, join
 from soundhash_engine.index import Index
 from soundhash_engine.live import LiveMatcher

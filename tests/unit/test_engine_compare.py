@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from tests.songs import noise, song
 
-from soundhash_engine import SilentAudio, extract, join
-from soundhash_engine.compare import compare
+from soundhash_engine import SilentAudio, compare, extract, join
 
 
 def test_a_recording_is_itself() -> None:

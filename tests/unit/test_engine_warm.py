@@ -9,7 +9,7 @@ from numba.core.dispatcher import Dispatcher
 from tests.sounds import tune
 
 import soundhash_engine
-from soundhash_engine.compare import compare
+from soundhash_engine.comparison import compare
 from soundhash_engine.fingerprint import extract, join
 from soundhash_engine.index import Index
 from soundhash_engine.live import LiveMatcher

@@ -17,7 +17,7 @@ from soundhash.v1 import (
     match_pb2,
 )
 from soundhash_engine import PcmFormat, Segment
-from soundhash_engine.compare import Comparison
+from soundhash_engine.comparison import Comparison
 from soundhash_server.model import (
     Failure,
     IngestParameters,

@@ -12,17 +12,18 @@ from soundhash_engine import (
     PARAMS,
     ClipTooLong,
     ClipTooShort,
+    Comparison,
     DecodeError,
     Extractor,
     Fingerprint,
     Segment,
     SilentAudio,
+    compare,
     decode_bytes,
     decode_file,
     extract,
     join,
 )
-from soundhash_engine.compare import Comparison, compare
 from soundhash_server.errors import ErrorKind, PlatformError, not_found
 from soundhash_server.model import Page, Video
 from soundhash_server.services.cpu import CpuPool
