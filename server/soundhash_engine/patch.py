@@ -35,7 +35,7 @@ def _area(integral: NDArray[np.float64], t: float, b: int) -> float:
 
 
 @kernel
-def _read_patch(
+def read_patch(
     integral: NDArray[np.float64],
     descriptor: NDArray[np.uint8],
     first_row: int,
@@ -99,7 +99,7 @@ def _read_patch(
 
 
 @kernel
-def _centre(patch: NDArray[np.float32], rows: int, bands: int) -> None:
+def centre_patch(patch: NDArray[np.float32], rows: int, bands: int) -> None:
     """Remove each row's and each band's mean, in place."""
     for t in range(rows):
         mean = 0.0
@@ -118,6 +118,19 @@ def _centre(patch: NDArray[np.float32], rows: int, bands: int) -> None:
 
 
 @kernel
+def block_correlations(
+    clip: NDArray[np.float32], reference: NDArray[np.float32], rows: int, bands: int
+) -> NDArray[np.float64]:
+    """Correlation of each block of the centred patches; the last block takes the odd rows."""
+    blocks = max(1, rows // BLOCK_ROWS)
+    value = np.zeros(blocks, np.float64)
+    for k in range(blocks):
+        end = rows if k == blocks - 1 else (k + 1) * BLOCK_ROWS
+        value[k] = _correlation(clip, reference, k * BLOCK_ROWS, end, bands)
+    return value
+
+
+@kernel
 def _covered(
     clip: NDArray[np.float32], reference: NDArray[np.float32], rows: int, bands: int
 ) -> tuple[int, int, float]:
@@ -127,14 +140,9 @@ def _covered(
     above half of what the better blocks have: a single block that correlates by chance beyond a
     gap does not stretch it.
     """
-    blocks = max(1, rows // BLOCK_ROWS)
-    value = np.zeros(blocks, np.float64)
-    covered = 0
-    for k in range(blocks):
-        end = rows if k == blocks - 1 else (k + 1) * BLOCK_ROWS
-        value[k] = _correlation(clip, reference, k * BLOCK_ROWS, end, bands)
-        if value[k] > BLOCK_CORRELATION:
-            covered += 1
+    value = block_correlations(clip, reference, rows, bands)
+    blocks = value.size
+    covered = np.count_nonzero(value > BLOCK_CORRELATION)
     ordered = np.sort(value)
     better = ordered[blocks // 2 :].mean()
     level = min(0.4, max(0.1, 0.5 * better))
@@ -209,7 +217,7 @@ def compare_patches(
     correlation = 0.0
     for k in range(3):
         d = (1.5, -1.5, 0.0)[k]
-        rows, bands = _read_patch(
+        rows, bands = read_patch(
             integral,
             descriptor,
             0,
@@ -228,8 +236,8 @@ def compare_patches(
         if rows < 4 or bands < 10:
             continue
         raw = _correlation(clip, reference, 0, rows, bands)
-        _centre(clip, rows, bands)
-        _centre(reference, rows, bands)
+        centre_patch(clip, rows, bands)
+        centre_patch(reference, rows, bands)
         value = _correlation(clip, reference, 0, rows, bands)
         if value > best:
             best = value

@@ -9,6 +9,7 @@ is hidden are answered (with recordings that share samples), and none of 240 tha
 cross-validated over recordings, 95.1 % of the indexed ones are found.
 """
 
+import dataclasses
 import math
 
 from soundhash_engine.verify import Evidence
@@ -31,15 +32,39 @@ CATALOGUE_SLOPE = 0.48
 """Score that each doubling of the catalogue costs: more music, better wrong places."""
 
 
-def score(evidence: Evidence, *, identity: bool) -> float:
-    """The score s of one place; ``identity``: neither pitch nor tempo changed."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contribution:
+    """One term of a score: ``weight · value``.
+
+    name    what the term is; stable for one version of the score
+    value   the feature as it enters the sum, 1 for the bias
+    weight  score a unit of the feature
+    """
+
+    name: str
+    value: float
+    weight: float
+
+    @property
+    def contribution(self) -> float:
+        """What the term adds to the score."""
+        return self.weight * self.value
+
+
+def contributions(evidence: Evidence, *, identity: bool) -> tuple[Contribution, ...]:
+    """The terms whose sum is the score; ``identity``: neither pitch nor tempo changed."""
     return (
-        WEIGHT_LZ * evidence.lz
-        + WEIGHT_UZ * math.log(max(1.0, evidence.uz))
-        + WEIGHT_PATCH * evidence.overlap * evidence.rp
-        + WEIGHT_IDENTITY * identity
-        + BIAS
+        Contribution("pair votes", evidence.lz, WEIGHT_LZ),
+        Contribution("landmark energy", math.log(max(1.0, evidence.uz)), WEIGHT_UZ),
+        Contribution("patch", evidence.overlap * evidence.rp, WEIGHT_PATCH),
+        Contribution("unchanged", float(identity), WEIGHT_IDENTITY),
+        Contribution("bias", 1.0, BIAS),
     )
+
+
+def score(evidence: Evidence, *, identity: bool) -> float:
+    """The score s of one place."""
+    return sum(term.contribution for term in contributions(evidence, identity=identity))
 
 
 def catalogue_term(hours: float) -> float:

@@ -12,6 +12,7 @@
 """
 
 import dataclasses
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,9 @@ from soundhash_engine.peakiness import (
 from soundhash_engine.triples import strongest_targets
 from soundhash_engine.types import Contrast, Landmarks
 from soundhash_engine.volume import BLOCK_HALF_FRAMES, Volume
+
+Marks: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]
+"""Stored landmarks: half frames on the volume's time line, quarter bins, strengths 0 … 63."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -136,40 +140,13 @@ def verify(
 
     ``row``: of the recording there; ``pitch`` in bins, ``tempo`` as recording per clip time.
     """
-    search = params.search
     base = float(volume.base_frame[row])
-    n_frames = float(volume.n_frames[row])
     half = 2.0 * position
-    side = PAIR_SIDE_BINS * PAIR_BIN_FRAMES
-    reach = 2.0 * (side + 0.5 * query.n_frames * tempo + search.pair_max_dt_frames)
-    first = max(half - reach, 2.0 * base)
-    last = min(half + reach, 2.0 * (base + n_frames))
-    r_time, r_bin, r_strength = read_landmarks(volume, first, last)
-    votes = np.zeros(2 * PAIR_SIDE_BINS + 1, np.int32)
-    if len(r_time) and len(query.pairs):
-        count_pairs(
-            query.landmarks.time,
-            query.landmarks.bin,
-            query.pairs,
-            query.centre_half,
-            r_time,
-            r_bin,
-            len(r_time),
-            r_strength,
-            search.pair_reference_targets,
-            2.0 * search.pair_min_dt_frames,
-            2.0 * search.pair_max_dt_frames,
-            4 * search.pair_max_df_bins,
-            search.pair_time_cell_frames,
-            search.soft_margin,
-            half,
-            pitch,
-            tempo,
-            votes,
-        )
-    # Offsets at which the clip's centre leaves the recording hold no votes by their nature.
-    first_bin = int((base - position) / PAIR_BIN_FRAMES) + PAIR_SIDE_BINS
-    last_bin = int((base + n_frames - position) / PAIR_BIN_FRAMES) + PAIR_SIDE_BINS
+    landmarks = landmarks_around(query, volume, row, position, tempo, params)
+    r_time, r_bin, _ = landmarks
+    votes, first_bin, last_bin = count_votes(
+        query, volume, row, landmarks, position, pitch, tempo, params
+    )
     lz, agreeing = pair_contrast(votes, first_bin, last_bin)
     reach = query.n_frames * tempo + 2.0 * (FIRST_SHIFT_FRAMES + SHIFT_STEP_FRAMES * (SHIFTS + 1))
     near = slice(*np.searchsorted(r_time, (half - reach, half + reach)))
@@ -210,6 +187,65 @@ def verify(
     )
 
 
+def landmarks_around(
+    query: Query, volume: Volume, row: int, position: float, tempo: float, params: Params = PARAMS
+) -> Marks:
+    """The recording's landmarks as far around a place as its votes' background reaches."""
+    base, n_frames = float(volume.base_frame[row]), float(volume.n_frames[row])
+    side = PAIR_SIDE_BINS * PAIR_BIN_FRAMES
+    reach = 2.0 * (side + 0.5 * query.n_frames * tempo + params.search.pair_max_dt_frames)
+    half = 2.0 * position
+    return read_landmarks(
+        volume, max(half - reach, 2.0 * base), min(half + reach, 2.0 * (base + n_frames))
+    )
+
+
+def count_votes(
+    query: Query,
+    volume: Volume,
+    row: int,
+    landmarks: Marks,
+    position: float,
+    pitch: float,
+    tempo: float,
+    params: Params = PARAMS,
+) -> tuple[NDArray[np.int32], int, int]:
+    """Pairs that agree at each offset from a place, and the bins in which votes are possible.
+
+    Returns int32 (401,), bins of 3 frames with the place in the middle, and the first and the
+    last bin at which the clip's centre lies within the recording (beyond the array's ends where
+    the recording is long): the others hold no votes by their nature.
+    """
+    search = params.search
+    r_time, r_bin, r_strength = landmarks
+    votes = np.zeros(2 * PAIR_SIDE_BINS + 1, np.int32)
+    if len(r_time) and len(query.pairs):
+        count_pairs(
+            query.landmarks.time,
+            query.landmarks.bin,
+            query.pairs,
+            query.centre_half,
+            r_time,
+            r_bin,
+            len(r_time),
+            r_strength,
+            search.pair_reference_targets,
+            2.0 * search.pair_min_dt_frames,
+            2.0 * search.pair_max_dt_frames,
+            4 * search.pair_max_df_bins,
+            search.pair_time_cell_frames,
+            search.soft_margin,
+            2.0 * position,
+            pitch,
+            tempo,
+            votes,
+        )
+    before = float(volume.base_frame[row]) - position
+    first_bin = int(before / PAIR_BIN_FRAMES) + PAIR_SIDE_BINS
+    last_bin = int((before + float(volume.n_frames[row])) / PAIR_BIN_FRAMES) + PAIR_SIDE_BINS
+    return votes, first_bin, last_bin
+
+
 @kernel
 def _strengths(
     peaks: NDArray[np.uint32],
@@ -230,9 +266,7 @@ def _strengths(
     return n
 
 
-def read_landmarks(
-    volume: Volume, first_half: float, last_half: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]:
+def read_landmarks(volume: Volume, first_half: float, last_half: float) -> Marks:
     """Times, bins and strengths of the volume's landmarks between two times of its line."""
     if last_half < first_half:
         empty = np.empty(0, np.float64)
