@@ -4,6 +4,7 @@ decode -> Extractor / extract -> segments -> join -> Index
 clip -> decode -> match(index.snapshot(), pcm) -> MatchResult
 stream -> StreamDecoder -> LiveMatcher -> Provisional, Final
 two fingerprints -> compare -> Comparison
+match -> explain -> Explanation
 
 How to use it alone: ``docs/engine.md``. What is measured of it: ``tests/eval`` (how well) and
 ``tests/bench/matching.py`` (how fast).
@@ -20,6 +21,8 @@ from soundhash_engine.errors import (
     ParamsMismatch,
     SilentAudio,
 )
+from soundhash_engine.explaining import explain, explain_comparison
+from soundhash_engine.explanation import Explanation
 from soundhash_engine.fingerprint import extract, join
 from soundhash_engine.index import Index, IndexStatus, Snapshot
 from soundhash_engine.landmarks import find_landmarks, query_features
@@ -41,6 +44,7 @@ __all__ = [
     "CorruptFingerprint",
     "DecodeError",
     "EngineError",
+    "Explanation",
     "Extractor",
     "Final",
     "Fingerprint",
@@ -66,6 +70,8 @@ __all__ = [
     "compare",
     "decode_bytes",
     "decode_file",
+    "explain",
+    "explain_comparison",
     "extract",
     "find_landmarks",
     "join",

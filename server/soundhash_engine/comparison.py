@@ -77,6 +77,15 @@ def features_of(
     )
 
 
+def window_frames(n_frames: int, params: Params = PARAMS) -> list[tuple[int, int]]:
+    """First frame and number of frames of the windows in which a recording is looked for."""
+    row = params.descriptor_frames
+    last = max(0, n_frames - WINDOW_FRAMES) // row * row
+    count = min(MOST_WINDOWS, -(-last // HOP_FRAMES) + 1)
+    starts = np.unique(np.linspace(0, last, count).astype(int) // row * row)
+    return [(start, min(WINDOW_FRAMES, n_frames - start)) for start in starts.tolist()]
+
+
 def compare(first: Fingerprint, second: Fingerprint, params: Params = PARAMS) -> Comparison:
     """Find the second recording, or passages of it, in the first.
 
@@ -89,13 +98,8 @@ def compare(first: Fingerprint, second: Fingerprint, params: Params = PARAMS) ->
     index.apply([(0, 0, first)])
     snapshot = index.snapshot()
     search = ClipSearch(snapshot, params)
-    last = max(0, second.n_frames - WINDOW_FRAMES)
-    last -= last % params.descriptor_frames
-    count = min(MOST_WINDOWS, -(-last // HOP_FRAMES) + 1)
-    starts = np.unique(np.linspace(0, last, count).astype(int) // 4 * 4)
     passages: list[Passage] = []
-    for start in starts.tolist():
-        length = min(WINDOW_FRAMES, second.n_frames - start)
+    for start, length in window_frames(second.n_frames, params):
         passages += search.features(
             features_of(second, start, length, params), start / params.frames_per_s
         )
