@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundhash_engine.jit import kernel
-from soundhash_engine.volume import BLOCK_HALF_FRAMES
+from soundhash_engine.layout import BLOCK_HALF_FRAMES, peak_bin, peak_time
 
 _WINDOW_HALF = 24.0
 """Time differences within ±12 frames count."""
@@ -24,7 +24,7 @@ _MOST_PAIRS = 8192
 
 @kernel
 def gather_reference(
-    peaks: NDArray[np.uint32],
+    peaks: NDArray[np.uint8],
     block: NDArray[np.uint32],
     first_half: float,
     last_half: float,
@@ -37,12 +37,11 @@ def gather_reference(
     n = 0
     for b in range(first, last + 1):
         for i in range(block[b], block[b + 1]):
-            peak = peaks[i]
-            t = np.float64(b * BLOCK_HALF_FRAMES + np.int64(peak >> 21))
+            t = np.float64(b * BLOCK_HALF_FRAMES + peak_time(peaks, i))
             if t < first_half or t > last_half or n >= time.shape[0]:
                 continue
             time[n] = t
-            bins[n] = np.float64((peak >> 11) & 0x3FF)
+            bins[n] = np.float64(peak_bin(peaks, i))
             n += 1
     return n
 
@@ -107,7 +106,7 @@ def _peak_of_differences(pairs: NDArray[np.float32], n: int, stretch: float) -> 
 
 @kernel
 def align(
-    peaks: NDArray[np.uint32],
+    peaks: NDArray[np.uint8],
     block: NDArray[np.uint32],
     q_time: NDArray[np.int32],
     q_bin: NDArray[np.int16],
@@ -146,7 +145,7 @@ def align(
 
 @kernel
 def refine(
-    peaks: NDArray[np.uint32],
+    peaks: NDArray[np.uint8],
     block: NDArray[np.uint32],
     q_time: NDArray[np.int32],
     q_bin: NDArray[np.int16],

@@ -141,7 +141,14 @@ class Index:
             replaced = gone | {item[0] for item in new}
             if not replaced:
                 return
-            tail = Volume.build(new, self._params, base=self._tail, without=replaced)
+            tail = Volume.build(new, self._params)
+            if self._tail is not None:
+                own = tail.row_of
+                tail = Volume.merge(
+                    [self._tail, tail],
+                    lambda i, _: i not in replaced or own(i) is not None,
+                    self._params,
+                )
             self._install(self._volumes, self._without(replaced), tail)
 
     def remove(self, recording_ids: Iterable[int]) -> None:
@@ -182,7 +189,7 @@ class Index:
                 mask = np.array([now.get(i) == r for i, r in _pairs(merged)], np.bool_)
                 if self._tail is not None:
                     moved = set(merged.recording_id[mask].tolist())
-                    tail = Volume.build((), self._params, base=self._tail, without=moved)
+                    tail = Volume.merge([self._tail], lambda i, _: i not in moved, self._params)
                 kept = [
                     (v, a)
                     for v, a in zip(self._volumes, self._alive, strict=True)

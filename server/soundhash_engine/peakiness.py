@@ -115,7 +115,7 @@ def shift_contrast(
 
 @kernel
 def listen(
-    peaks: NDArray[np.uint32],
+    peaks: NDArray[np.uint8],
     block: NDArray[np.uint32],
     q_time: NDArray[np.int32],
     q_bin: NDArray[np.int16],

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundhash_engine.jit import kernel
+from soundhash_engine.layout import BUCKET_FRAME_BITS, CHECK_BITS, KEY_BITS
 from soundhash_engine.triples import (
     FIELD_CELLS,
     SHIFT_X,
@@ -186,8 +187,13 @@ def _look_up(
     high = np.empty(_BATCH, np.int64)
     found = np.empty(_BATCH * 4, np.int64)
     found_shift = np.empty(_BATCH * 4, np.float32)
+    found_rest = np.empty(_BATCH * 4, np.uint32)
     top = np.uint64(64 - bits)
-    check_shift = np.uint64(56 - bits)
+    check_shift = np.uint64(64 - bits - CHECK_BITS)
+    # Above the frame a posting's word holds what follows the check byte in the hash.
+    frame_mask = np.uint32((np.uint64(1) << np.uint64(bits + BUCKET_FRAME_BITS)) - np.uint64(1))
+    rest_shift = np.uint64(64 - KEY_BITS)
+    rest_up = np.uint64(bits + BUCKET_FRAME_BITS)
     n_votes = 0
     for start in range(0, n, _BATCH):
         m = min(_BATCH, n - start)
@@ -201,6 +207,9 @@ def _look_up(
             # Filled list: read what it holds, then go on.
             while i < m and k + hot_limit + 1 < found.shape[0]:
                 wanted = np.uint8((hashes[start + i] >> check_shift) & np.uint64(255))
+                rest = np.uint32(
+                    ((hashes[start + i] >> rest_shift) << rest_up) & np.uint64(0xFFFFFFFF)
+                )
                 first = k
                 for j in range(low[i], high[i]):
                     if check[j] == wanted:
@@ -209,11 +218,15 @@ def _look_up(
                             break
                         found[k] = j
                         found_shift[k] = shifts[start + i]
+                        found_rest[k] = rest
                         k += 1
+                    elif check[j] > wanted:
+                        break
                 i += 1
             for j in range(k):
-                if n_votes < votes.shape[0]:
-                    position = np.float64(post[found[j]]) - found_shift[j]
+                word = post[found[j]]
+                if word & ~frame_mask == found_rest[j] and n_votes < votes.shape[0]:
+                    position = np.float64(word & frame_mask) - found_shift[j]
                     votes[n_votes] = np.uint32(position / VOTE_BIN_FRAMES)
                     n_votes += 1
             k = 0

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundhash_engine.jit import kernel
+from soundhash_engine.layout import BLOCK_FRAMES, BLOCK_HALF_FRAMES, peak_bin, peak_time
 from soundhash_engine.search import Candidates, join_candidates
 from soundhash_engine.types import Landmarks
-from soundhash_engine.volume import BLOCK_FRAMES, BLOCK_HALF_FRAMES, Volume
+from soundhash_engine.volume import Volume
 
 SCAN_PEAKS = 200
 """Most landmarks of a clip that a scan uses, by rank."""
@@ -23,7 +24,7 @@ _SCAN_SIDE_FRAMES = 32
 
 @kernel
 def _scan_part(
-    peaks: NDArray[np.uint32],
+    peaks: NDArray[np.uint8],
     block: NDArray[np.uint32],
     first_entry: NDArray[np.int32],
     entry_time: NDArray[np.int32],
@@ -37,9 +38,8 @@ def _scan_part(
     end = min(block.shape[0] - 1, (2 * (first_frame + n) + reach_half) // BLOCK_HALF_FRAMES + 1)
     for b in range(begin, end):
         for i in range(block[b], block[b + 1]):
-            peak = peaks[i]
-            quarter = np.int64((peak >> 11) & 0x3FF)
-            at = b * BLOCK_HALF_FRAMES + np.int64(peak >> 21) - 2 * first_frame
+            quarter = peak_bin(peaks, i)
+            at = b * BLOCK_HALF_FRAMES + peak_time(peaks, i) - 2 * first_frame
             for e in range(first_entry[quarter], first_entry[quarter + 1]):
                 cell = (at - entry_time[e]) >> 1
                 if cell >= 0 and cell < n:

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from soundhash_engine.params import PARAMS, Params
+from soundhash_engine.params import PARAMS, Params, SearchParams
 from soundhash_engine.retrieval import (
     VOTE_BIN_FRAMES,
     lay_out,
@@ -166,20 +166,28 @@ def retrieve(
     ``landmarks``: of the clip, already cut to the round's rank. ``margin``: share of a cell within
     which the neighbour is probed too.
     """
-    search = params.search
     stretch = 1.0 if len(hypotheses) == 1 else 1.3
-    triples = query_triples(
-        landmarks, n_targets=n_targets, stretch=stretch, limit=limit, about=about, params=params
-    )
+    triples: dict[SearchParams, NDArray[np.int32]] = {}
     parts: list[Candidates] = []
     hypothesis = np.empty(_MOST_CANDIDATES, np.int32)
     bins = np.empty(_MOST_CANDIDATES, np.uint32)
     votes = np.empty(_MOST_CANDIDATES, np.int32)
     for i, volume in enumerate(volumes):
+        # A volume that was made before the search's parameters changed is asked in its own way.
+        search = volume.search
+        if search not in triples:
+            triples[search] = query_triples(
+                landmarks,
+                n_targets=n_targets,
+                stretch=stretch,
+                limit=limit,
+                about=about,
+                params=dataclasses.replace(params, search=search),
+            )
         n, _, _ = vote(
             landmarks.time,
             landmarks.bin,
-            triples,
+            triples[search],
             hypotheses.pitch,
             hypotheses.tempo,
             centre_half_frames,

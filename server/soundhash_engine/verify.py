@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from soundhash_engine.align import gather_reference
 from soundhash_engine.jit import kernel
+from soundhash_engine.layout import BLOCK_HALF_FRAMES, peak_strength, peak_time
 from soundhash_engine.pairs import (
     PAIR_BIN_FRAMES,
     PAIR_SIDE_BINS,
@@ -37,7 +38,7 @@ from soundhash_engine.peakiness import (
 )
 from soundhash_engine.triples import strongest_targets
 from soundhash_engine.types import Contrast, Landmarks
-from soundhash_engine.volume import BLOCK_HALF_FRAMES, Volume
+from soundhash_engine.volume import Volume
 
 Marks: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.uint8]]
 """Stored landmarks: half frames on the volume's time line, quarter bins, strengths 0 … 63."""
@@ -248,7 +249,7 @@ def count_votes(
 
 @kernel
 def _strengths(
-    peaks: NDArray[np.uint32],
+    peaks: NDArray[np.uint8],
     block: NDArray[np.uint32],
     first_half: float,
     last_half: float,
@@ -259,9 +260,9 @@ def _strengths(
         np.int64(first_half) // BLOCK_HALF_FRAMES, np.int64(last_half) // BLOCK_HALF_FRAMES + 1
     ):
         for i in range(block[b], block[b + 1]):
-            t = np.float64(b * BLOCK_HALF_FRAMES + np.int64(peaks[i] >> 21))
+            t = np.float64(b * BLOCK_HALF_FRAMES + peak_time(peaks, i))
             if t >= first_half and t <= last_half:
-                strength[n] = (peaks[i] >> 5) & 0x3F
+                strength[n] = peak_strength(peaks, i)
                 n += 1
     return n
 

@@ -5,18 +5,19 @@ that no clip spans, each beginning at a block border. The arrays:
 
 - ``recording_id``, ``revision``, ``base_frame``, ``n_frames`` (int64), ``first_row`` (int64,
   one more than recordings), ``duration_s`` (float64): a row a recording, in rising id order;
-- ``bucket`` (uint32, 2^m + 1), ``post`` (uint32 anchor frame), ``check`` (uint8): the triples, by
-  the top m bits of their hash, in order of time within a bucket; ``check`` holds the next 8 bits;
-- ``peaks`` (uint32) and ``block`` (uint32): every stored landmark, packed, and where each block of
-  64 frames begins;
+- ``bucket`` (uint32, 2^bits + 1), ``post`` (uint32), ``check`` (uint8): the triples, as
+  ``layout`` describes;
+- ``peaks`` (uint8, landmarks x 3) and ``block`` (uint32): every stored landmark, packed, and
+  where each block of 64 frames begins;
 - ``descriptor`` (uint8, rows x packed bytes): the pooled contrast, read only where a candidate
   is verified.
 
-About 0.9 MB of triples, 0.3 MB of landmarks and 1.6 MB of descriptor an hour of audio. The same
-recordings give the same arrays, whatever the order in which they came.
+About 0.85 MB of triples, 0.23 MB of landmarks and 1.6 MB of descriptor an hour of audio. The same
+recordings give the same arrays, whatever the order and the parts in which they came.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -24,136 +25,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundhash_engine.errors import CorruptFingerprint, ParamsMismatch
-from soundhash_engine.jit import kernel
-from soundhash_engine.params import PARAMS, Params
+from soundhash_engine.landmarks import rank_landmarks
+from soundhash_engine.layout import (
+    BLOCK_FRAMES,
+    BUCKET_FRAME_BITS,
+    KEY_BITS,
+    PEAK_BYTES,
+    frame_bits,
+    join_keys,
+    layout,
+    pack_peaks,
+    rises_to,
+    unpack_peaks,
+    write_postings,
+)
+from soundhash_engine.params import PARAMS, Params, SearchParams
 from soundhash_engine.triples import reference_triples
 from soundhash_engine.types import Fingerprint, Landmarks
 
-VOLUME_FORMAT = 1
+VOLUME_FORMAT = 2
 """Version of the arrays' layout; a volume of another format is refused and must be rebuilt."""
-BLOCK_FRAMES = 64
-BLOCK_HALF_FRAMES = 2 * BLOCK_FRAMES
-GAP_FRAMES = 1536
-"""Empty time between two recordings: longer than a window, its votes and the shifts around it."""
-MAX_FRAMES = 2**32 - 2 * GAP_FRAMES
-"""Length of a volume's time line: 19,000 h."""
-POSTINGS_A_BUCKET = 10
-CHECK_BITS = 8
-
-# peak = time in block << 21 | bin << 11 | strength << 5 | rank
-_TIME_SHIFT = 21
-_BIN_SHIFT = 11
-_STRENGTH_SHIFT = 5
-_BIN_MASK = 0x3FF
-_STRENGTH_MASK = 0x3F
-_RANK_MASK = 0x1F
-
-ARRAY_NAMES = (
-    "recording_id",
-    "revision",
-    "base_frame",
-    "n_frames",
-    "first_row",
-    "duration_s",
-    "bucket",
-    "post",
-    "check",
-    "peaks",
-    "block",
-    "descriptor",
-)
-
-
-@kernel
-def _pack(
-    time: NDArray[np.int32],
-    bins: NDArray[np.int16],
-    strength: NDArray[np.uint8],
-    rank: NDArray[np.uint8],
-    base_block: int,
-    at: int,
-    peaks: NDArray[np.uint32],
-    per_block: NDArray[np.uint32],
-) -> None:
-    for i in range(time.shape[0]):
-        b = time[i] // BLOCK_HALF_FRAMES
-        per_block[base_block + b + 1] += np.uint32(1)
-        peaks[at + i] = np.uint32(
-            (np.int64(time[i] - b * BLOCK_HALF_FRAMES) << _TIME_SHIFT)
-            | (np.int64(bins[i]) << _BIN_SHIFT)
-            | (np.int64(min(strength[i], _STRENGTH_MASK)) << _STRENGTH_SHIFT)
-            | np.int64(min(rank[i], _RANK_MASK))
-        )
-
-
-@kernel
-def _unpack(
-    peaks: NDArray[np.uint32],
-    block: NDArray[np.uint32],
-    first_block: int,
-    last_block: int,
-    time: NDArray[np.int32],
-    bins: NDArray[np.int16],
-    strength: NDArray[np.uint8],
-    rank: NDArray[np.uint8],
-) -> int:
-    n = 0
-    for b in range(first_block, last_block):
-        for i in range(block[b], block[b + 1]):
-            peak = peaks[i]
-            time[n] = (b - first_block) * BLOCK_HALF_FRAMES + np.int64(peak >> _TIME_SHIFT)
-            bins[n] = (peak >> _BIN_SHIFT) & _BIN_MASK
-            strength[n] = (peak >> _STRENGTH_SHIFT) & _STRENGTH_MASK
-            rank[n] = peak & _RANK_MASK
-            n += 1
-    return n
-
-
-@kernel
-def _count(hashes: NDArray[np.uint64], bits: int, bucket: NDArray[np.uint32]) -> None:
-    shift = np.uint64(64 - bits)
-    for h in hashes:
-        bucket[np.int64(h >> shift) + 1] += np.uint32(1)
-
-
-@kernel
-def _place(
-    hashes: NDArray[np.uint64],
-    anchors: NDArray[np.int32],
-    base_frame: int,
-    bits: int,
-    cursor: NDArray[np.uint32],
-    post: NDArray[np.uint32],
-    check: NDArray[np.uint8],
-) -> None:
-    shift = np.uint64(64 - bits)
-    check_shift = np.uint64(64 - bits - CHECK_BITS)
-    for i in range(hashes.shape[0]):
-        b = np.int64(hashes[i] >> shift)
-        at = cursor[b]
-        cursor[b] = at + np.uint32(1)
-        post[at] = np.uint32(base_frame + anchors[i] // 2)
-        check[at] = np.uint8((hashes[i] >> check_shift) & np.uint64(255))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """One recording on its way into a volume."""
-
-    recording_id: int
-    revision: int
-    duration_s: float
-    n_frames: int
-    landmarks: Landmarks
-    descriptor: NDArray[np.uint8]
+PIECE_HOURS = 20.0
+"""So much audio is sorted at once in memory; larger volumes are merged from pieces."""
+SMALL_ARRAYS = ("recording_id", "revision", "base_frame", "n_frames", "first_row", "duration_s")
+INDEX_ARRAYS = ("bucket", "block")
+"""What points into the other arrays: damage here would lead a reader out of them."""
+ARRAY_NAMES = (*SMALL_ARRAYS, *INDEX_ARRAYS, "post", "check", "peaks", "descriptor")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Volume:
-    """Immutable arrays for a set of recordings; see the module for their meaning."""
+    """Immutable arrays for a set of recordings; see the module for their meaning.
+
+    search      how the triples were made: a clip is looked up in this volume in the same way
+    frame_bits  of a posting's word; the rest above them belongs to the key
+    hours       of audio
+    """
 
     params_digest: str
-    bits: int
+    search: SearchParams
+    frame_bits: int
+    hours: float
     recording_id: NDArray[np.int64]
     revision: NDArray[np.int64]
     base_frame: NDArray[np.int64]
@@ -161,45 +73,37 @@ class Volume:
     first_row: NDArray[np.int64]
     duration_s: NDArray[np.float64]
     bucket: NDArray[np.uint32]
+    block: NDArray[np.uint32]
     post: NDArray[np.uint32]
     check: NDArray[np.uint8]
-    peaks: NDArray[np.uint32]
-    block: NDArray[np.uint32]
+    peaks: NDArray[np.uint8]
     descriptor: NDArray[np.uint8]
 
     @classmethod
     def build(
-        cls,
-        recordings: Iterable[tuple[int, int, Fingerprint]],
-        params: Params = PARAMS,
-        *,
-        base: "Volume | None" = None,
-        without: Collection[int] = (),
-    ) -> Self:
-        """Index recordings given as (id, revision, fingerprint).
+        cls, recordings: Iterable[tuple[int, int, Fingerprint]], params: Params = PARAMS
+    ) -> "Volume":
+        """Index recordings given as (id, revision, fingerprint), in memory.
 
-        ``base``: a volume whose recordings, except those ``without``, are taken over.
-        Of an id that comes twice the higher revision stays. The fingerprints must have been
-        joined with the same parameters. Raises ValueError when the time line is full.
+        Of an id that comes twice the higher revision stays, of equal ones the last. The
+        fingerprints must have been joined with the same parameters. Raises ValueError when the
+        time line is full, CorruptFingerprint for a landmark after its recording's end.
         """
-        parts: dict[int, _Part] = {}
-        if base is not None:
-            for row in range(len(base.recording_id)):
-                if int(base.recording_id[row]) not in without:
-                    part = base._part(row)
-                    parts[part.recording_id] = part
+        pieces: list[Volume] = []
+        part: dict[int, tuple[int, Fingerprint]] = {}
+        hours = 0.0
         for recording_id, revision, fingerprint in recordings:
-            known = parts.get(recording_id)
-            if known is None or known.revision <= revision:
-                parts[recording_id] = _Part(
-                    recording_id,
-                    revision,
-                    fingerprint.duration_s,
-                    fingerprint.n_frames,
-                    fingerprint.landmarks,
-                    fingerprint.descriptor,
-                )
-        return cls._assemble([parts[i] for i in sorted(parts)], params)
+            known = part.get(recording_id)
+            if known is not None and known[0] > revision:
+                continue
+            part[recording_id] = (revision, fingerprint)
+            hours += fingerprint.duration_s / 3600.0
+            if hours >= PIECE_HOURS:
+                pieces.append(_piece(part, params))
+                part, hours = {}, 0.0
+        if part or not pieces:
+            pieces.append(_piece(part, params))
+        return pieces[0] if len(pieces) == 1 else cls.merge(pieces, params=params)
 
     @classmethod
     def merge(
@@ -207,142 +111,62 @@ class Volume:
         volumes: Sequence["Volume"],
         alive: Callable[[int, int], bool] | None = None,
         params: Params = PARAMS,
-    ) -> Self:
-        """One volume of all recordings for which ``alive(recording_id, revision)`` holds.
+    ) -> "Volume":
+        """One volume, in memory, of all recordings for which ``alive(id, revision)`` holds.
 
-        The triples are made again from the stored landmarks, so the result is the same, byte for
-        byte, as a volume built at once.
+        The same, byte for byte, as a volume that is built at once. See `merging.merge`.
         """
-        parts: dict[int, _Part] = {}
-        for volume in volumes:
-            if volume.params_digest != params.digest:
-                raise ParamsMismatch(
-                    f"a volume has parameters {volume.params_digest}, expected {params.digest}"
-                )
-            for row in range(len(volume.recording_id)):
-                part = volume._part(row)
-                known = parts.get(part.recording_id)
-                if (alive is None or alive(part.recording_id, part.revision)) and (
-                    known is None or known.revision <= part.revision
-                ):
-                    parts[part.recording_id] = part
-        return cls._assemble([parts[i] for i in sorted(parts)], params)
+        from soundhash_engine.merging import Collected, merge, newest  # noqa: PLC0415 - a circle
 
-    @classmethod
-    def _assemble(cls, parts: Sequence[_Part], params: Params) -> Self:
-        n = len(parts)
-        base = np.zeros(n, np.int64)
-        frames = np.array([p.n_frames for p in parts], np.int64)
-        rows = np.array([len(p.descriptor) for p in parts], np.int64)
-        at = GAP_FRAMES
-        for i, part in enumerate(parts):
-            base[i] = at
-            at += part.n_frames + GAP_FRAMES
-            at += -at % BLOCK_FRAMES
-        if at > MAX_FRAMES:
-            raise ValueError(f"{at} frames do not fit one volume ({MAX_FRAMES})")
-        counts = np.array([len(p.landmarks.time) for p in parts], np.int64)
-        first = np.concatenate([[0], np.cumsum(counts)])
-        peaks = np.empty(int(first[-1]), np.uint32)
-        block = np.zeros(at // BLOCK_FRAMES + 2, np.uint32)
-        first_row = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
-        width = params.descriptor_row_bytes
-        descriptor = np.empty((int(first_row[-1]), width), np.uint8)
-        eligible = 0
-        for i, part in enumerate(parts):
-            marks = part.landmarks
-            if counts[i] and marks.time[-1] >= 2 * (part.n_frames + BLOCK_FRAMES):
-                raise CorruptFingerprint(
-                    f"recording {part.recording_id} has landmarks after its end"
+        masks = newest(volumes)
+        if alive is not None:
+            masks = tuple(
+                mask
+                & np.array(
+                    [
+                        alive(i, r)
+                        for i, r in zip(v.recording_id.tolist(), v.revision.tolist(), strict=True)
+                    ],
+                    np.bool_,
                 )
-            _pack(
-                marks.time,
-                marks.bin,
-                marks.strength,
-                marks.rank,
-                int(base[i]) // BLOCK_FRAMES,
-                int(first[i]),
-                peaks,
-                block,
+                for v, mask in zip(volumes, masks, strict=True)
             )
-            descriptor[first_row[i] : first_row[i + 1]] = part.descriptor
-            eligible += int(np.count_nonzero(marks.rank < params.search.triple_rank_limit))
-        np.cumsum(block, out=block)
-        # From the landmarks, not from the triples: the size is known before any key is made.
-        t = params.search.triple_targets
-        postings = max(1, eligible * t * (t - 1) // 2)
-        bits = int(np.clip(round(np.log2(postings / POSTINGS_A_BUCKET)), 8, 32))
-        bucket = np.zeros(2**bits + 1, np.uint32)
-        volume = cls(
-            params_digest=params.digest,
-            bits=bits,
-            recording_id=np.array([p.recording_id for p in parts], np.int64),
-            revision=np.array([p.revision for p in parts], np.int64),
-            base_frame=base,
-            n_frames=frames,
-            first_row=first_row,
-            duration_s=np.array([p.duration_s for p in parts], np.float64),
-            bucket=bucket,
-            post=np.empty(0, np.uint32),
-            check=np.empty(0, np.uint8),
-            peaks=peaks,
-            block=block,
-            descriptor=descriptor,
-        )
-        # Two passes over made-again keys need no memory for the keys of the whole volume.
-        for row in range(n):
-            _count(volume._triples(row, params)[0], bits, bucket)
-        np.cumsum(bucket, out=bucket)
-        cursor = bucket[:-1].copy()
-        post = np.empty(int(bucket[-1]), np.uint32)
-        check = np.empty(int(bucket[-1]), np.uint8)
-        for row in range(n):
-            hashes, anchors = volume._triples(row, params)
-            _place(hashes, anchors, int(base[row]), bits, cursor, post, check)
-        arrays = {name: getattr(volume, name) for name in ARRAY_NAMES}
-        arrays.update(post=post, check=check)
-        return cls(params_digest=params.digest, bits=bits, **arrays)
-
-    def _part(self, row: int) -> _Part:
-        return _Part(
-            int(self.recording_id[row]),
-            int(self.revision[row]),
-            float(self.duration_s[row]),
-            int(self.n_frames[row]),
-            self.landmarks(row),
-            self.descriptor[self.first_row[row] : self.first_row[row + 1]],
-        )
-
-    def _triples(self, row: int, params: Params) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-        return reference_triples(self.landmarks(row), params)
+        collected = Collected()
+        meta = merge(volumes, masks, collected, params)
+        return cls.from_arrays(meta, collected.arrays(), params)
 
     def landmarks(self, row: int) -> Landmarks:
-        """The stored landmarks of the recording at ``row``; times from the recording's start."""
+        """The stored landmarks of the recording at ``row``; times from the recording's start.
+
+        Their ranks are made again.
+        """
         first = int(self.base_frame[row]) // BLOCK_FRAMES
         last = first + -(-int(self.n_frames[row]) // BLOCK_FRAMES) + 1
         most = int(self.block[last]) - int(self.block[first])
         time = np.empty(most, np.int32)
         bins = np.empty(most, np.int16)
         strength = np.empty(most, np.uint8)
-        rank = np.empty(most, np.uint8)
-        n = _unpack(self.peaks, self.block, first, last, time, bins, strength, rank)
-        return Landmarks(
-            time=time[:n],
-            bin=bins[:n],
-            strength=strength[:n],
-            rank=rank[:n],
+        unpack_peaks(self.peaks, self.block, first, last, time, bins, strength)
+        return rank_landmarks(time, bins, strength, int(self.n_frames[row]))
+
+    def fingerprint(self, row: int) -> Fingerprint:
+        """What the recording at ``row`` was indexed from."""
+        return Fingerprint(
+            duration_s=float(self.duration_s[row]),
             n_frames=int(self.n_frames[row]),
+            landmarks=self.landmarks(row),
+            descriptor=self.descriptor[self.first_row[row] : self.first_row[row + 1]],
         )
+
+    @property
+    def bits(self) -> int:
+        """Bits of a key that are the number of its bucket."""
+        return self.frame_bits - BUCKET_FRAME_BITS
 
     @property
     def recordings(self) -> NDArray[np.int64]:
         """Ids of the recordings, rising."""
         return self.recording_id
-
-    @property
-    def hours(self) -> float:
-        """Hours of audio in the volume."""
-        return float(self.duration_s.sum()) / 3600.0
 
     @property
     def triples(self) -> int:
@@ -367,13 +191,13 @@ class Volume:
 
     def meta(self) -> dict[str, Any]:
         """JSON beside the arrays."""
-        return {
-            "format": VOLUME_FORMAT,
-            "params_digest": self.params_digest,
-            "bits": self.bits,
-            "recordings": len(self.recording_id),
-            "hours": self.hours,
-        }
+        return make_meta(
+            self.params_digest,
+            self.search,
+            self.frame_bits,
+            len(self.recording_id),
+            float(self.duration_s.sum()),
+        )
 
     @classmethod
     def from_arrays(
@@ -384,8 +208,9 @@ class Volume:
     ) -> Self:
         """Restore a volume; the arrays may be memory-mapped and are not copied.
 
-        Raises ParamsMismatch for another format or other parameters, CorruptFingerprint when the
-        arrays do not fit one another.
+        Reads the arrays of `INDEX_ARRAYS` once, so that no search can be led out of the others.
+        Raises ParamsMismatch for another format or other parameters of the fingerprint,
+        CorruptFingerprint when the arrays do not fit one another.
         """
         if meta.get("format") != VOLUME_FORMAT or meta.get("params_digest") != params.digest:
             raise ParamsMismatch(
@@ -397,17 +222,118 @@ class Volume:
             raise CorruptFingerprint(f"the volume lacks {', '.join(missing)}")
         # A plain view: numpy's memmap class costs microseconds at every slice.
         plain = {name: np.asarray(arrays[name]).view(np.ndarray) for name in ARRAY_NAMES}
-        bits = int(meta["bits"])
-        n = len(plain["recording_id"])
-        postings = len(plain["post"])
-        sound = (
-            len(plain["bucket"]) == 2**bits + 1
-            and int(plain["bucket"][-1]) == postings == len(plain["check"])
-            and all(len(plain[k]) == n for k in ("revision", "base_frame", "n_frames"))
-            and len(plain["first_row"]) == n + 1
-            and int(plain["block"][-1]) == len(plain["peaks"])
-            and len(plain["descriptor"]) == int(plain["first_row"][-1])
-        )
-        if not sound:
+        try:
+            volume = cls(
+                params_digest=params.digest,
+                search=dataclasses.replace(params.search, **meta["triples"]),
+                frame_bits=int(meta["frame_bits"]),
+                hours=float(plain["duration_s"].sum()) / 3600.0,
+                **plain,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptFingerprint(f"the volume's description is damaged: {error!r}") from error
+        if not volume._fits(params):
             raise CorruptFingerprint("the volume's arrays do not fit one another")
-        return cls(params_digest=params.digest, bits=bits, **plain)
+        return volume
+
+    def _fits(self, params: Params) -> bool:
+        n = len(self.recording_id)
+        rows = (self.revision, self.base_frame, self.n_frames, self.duration_s)
+        if len(self.first_row) != n + 1 or any(len(array) != n for array in rows):
+            return False
+        base, end = layout(self.n_frames)
+        return (
+            frame_bits(end) == self.frame_bits <= 32
+            and np.array_equal(base, self.base_frame)
+            and bool((self.n_frames >= 0).all())
+            and bool((np.diff(self.recording_id) > 0).all())
+            and int(self.first_row[0]) == 0
+            and bool((np.diff(self.first_row) >= 0).all())
+            and self.descriptor.shape == (int(self.first_row[-1]), params.descriptor_row_bytes)
+            and self.peaks.shape[1:] == (PEAK_BYTES,)
+            and len(self.bucket) == 2**self.bits + 1
+            and len(self.block) == end // BLOCK_FRAMES + 2
+            and len(self.check) == len(self.post)
+            and rises_to(self.bucket, len(self.post))
+            and rises_to(self.block, len(self.peaks))
+        )
+
+
+def make_meta(
+    params_digest: str, search: SearchParams, bits: int, recordings: int, seconds: float
+) -> dict[str, Any]:
+    """JSON that describes a volume; ``bits``: of a frame."""
+    return {
+        "format": VOLUME_FORMAT,
+        "params_digest": params_digest,
+        "triples": triple_params(search),
+        "frame_bits": bits,
+        "recordings": recordings,
+        "hours": seconds / 3600.0,
+    }
+
+
+def triple_params(search: SearchParams) -> dict[str, Any]:
+    """The parameters that decide which triples a recording has."""
+    return {k: v for k, v in dataclasses.asdict(search).items() if k.startswith("triple_")}
+
+
+def _piece(parts: Mapping[int, tuple[int, Fingerprint]], params: Params) -> Volume:
+    """A volume of recordings by their ids, all sorted in memory."""
+    ids = sorted(parts)
+    prints = [parts[i][1] for i in ids]
+    n_frames = np.array([p.n_frames for p in prints], np.int64)
+    duration_s = np.array([p.duration_s for p in prints], np.float64)
+    base, end = layout(n_frames)
+    bits = frame_bits(end)
+    if bits + KEY_BITS > 64:
+        raise ValueError(f"{end} frames do not fit one piece")
+    first = np.concatenate([[0], np.cumsum([len(p.landmarks) for p in prints])]).astype(np.int64)
+    first_row = np.concatenate([[0], np.cumsum([len(p.descriptor) for p in prints])])
+    peaks = np.empty((int(first[-1]), PEAK_BYTES), np.uint8)
+    block = np.zeros(end // BLOCK_FRAMES + 2, np.uint32)
+    descriptor = np.empty((int(first_row[-1]), params.descriptor_row_bytes), np.uint8)
+    keys: list[NDArray[np.uint64]] = []
+    for i, fingerprint in enumerate(prints):
+        marks = fingerprint.landmarks
+        if len(marks) and marks.time[-1] >= 2 * (fingerprint.n_frames + BLOCK_FRAMES):
+            raise CorruptFingerprint(f"recording {ids[i]} has landmarks after its end")
+        pack_peaks(
+            marks.time,
+            marks.bin,
+            marks.strength,
+            int(base[i]) // BLOCK_FRAMES,
+            int(first[i]),
+            peaks,
+            block,
+        )
+        descriptor[first_row[i] : first_row[i + 1]] = fingerprint.descriptor
+        hashes, anchors = reference_triples(marks, params)
+        joined = np.empty(len(hashes), np.uint64)
+        join_keys(hashes, anchors, int(base[i]), bits, joined)
+        keys.append(joined)
+    np.cumsum(block, out=block)
+    postings = np.concatenate([np.empty(0, np.uint64), *keys])
+    postings.sort()
+    bucket = np.empty(2 ** (bits - BUCKET_FRAME_BITS) + 1, np.uint32)
+    post = np.empty(len(postings), np.uint32)
+    check = np.empty(len(postings), np.uint8)
+    write_postings(postings, KEY_BITS, bits, 0, bucket, post, check)
+    return Volume(
+        params_digest=params.digest,
+        search=params.search,
+        frame_bits=bits,
+        hours=float(duration_s.sum()) / 3600.0,
+        recording_id=np.array(ids, np.int64),
+        revision=np.array([parts[i][0] for i in ids], np.int64),
+        base_frame=base,
+        n_frames=n_frames,
+        first_row=first_row.astype(np.int64),
+        duration_s=duration_s,
+        bucket=bucket,
+        block=block,
+        post=post,
+        check=check,
+        peaks=peaks,
+        descriptor=descriptor,
+    )
