@@ -38,8 +38,9 @@ def explain(snapshot: Snapshot, pcm: Pcm, match: Match, params: Params = PARAMS)
     """Why ``match`` was answered for the clip ``pcm`` (mono float32 at 8 kHz).
 
     Costs two full searches of one window. ``place`` is the part of the clip that convinces most on
-    the match's line; it may convince more than the window that the match was found in. Raises ValueError when the recording is not in the snapshot or the match not
-    within the clip, SilentAudio when the clip has no landmark there.
+    the match's line; it may convince more than the window that the match was found in.
+    Raises ValueError when the recording is not in the snapshot or the match not within the clip,
+    SilentAudio when the clip has no landmark there.
     """
     pcm = np.ascontiguousarray(pcm, np.float32)
     if match.clip_end_s > pcm.size / params.sample_rate_hz + 0.001:

@@ -7,6 +7,7 @@
 import numpy as np
 
 from soundhash_engine.comparison import compare
+from soundhash_engine.explaining import explain
 from soundhash_engine.fingerprint import extract, join
 from soundhash_engine.index import Index
 from soundhash_engine.live import LiveMatcher
@@ -26,7 +27,7 @@ def _sound(seed: int, duration_s: int) -> Pcm:
 
 
 def warm() -> None:
-    """Go every way through the engine once: extract, index, match, stream, compare."""
+    """Go every way through the engine once: extract, index, match, explain, stream, compare."""
     recordings = [_sound(1, 20), _sound(2, 20)]
     fingerprints = [join(extract(pcm)) for pcm in recordings]
     index = Index()
@@ -44,7 +45,8 @@ def warm() -> None:
     clip = recordings[0][40_000:72_000].copy()
     # A drop-out, so that its filling runs too.
     clip[16_000:17_000] = 0
-    match(snapshot, clip)
+    for found in match(snapshot, clip).matches:
+        explain(snapshot, clip, found)
     # What is not there goes through all the rounds.
     match(snapshot, _sound(3, 4))
     live = LiveMatcher()

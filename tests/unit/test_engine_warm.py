@@ -10,6 +10,7 @@ from tests.sounds import tune
 
 import soundhash_engine
 from soundhash_engine.comparison import compare
+from soundhash_engine.explaining import explain
 from soundhash_engine.fingerprint import extract, join
 from soundhash_engine.index import Index
 from soundhash_engine.live import LiveMatcher
@@ -50,7 +51,8 @@ def test_nothing_is_compiled_after_warm(tmp_path: Path) -> None:
         clip = pcm[8000 : 8000 + 15 * 8000].copy()
         clip[30_000:31_500] = 0
         clip.flags.writeable = False
-        match(index.snapshot(), clip)
+        for found in match(index.snapshot(), clip).matches:
+            explain(index.snapshot(), clip, found)
         match(index.snapshot(), np.repeat(clip, 2)[::2][:24_000])
     live = LiveMatcher()
     for at in range(0, 160_000, 4000):
