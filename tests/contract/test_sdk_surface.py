@@ -21,8 +21,8 @@ Aborted AlreadyExists AsyncClient Cancelled Client Comparison DataLoss DeadlineE
 FailedPrecondition FieldViolation FinalMatch Fingerprint Health Heard IndexStatus IngestParameters
 IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState JobStep Match
 MatchResult NotFound OutOfRange PcmEncoding PcmFormat PermissionDenied ProvisionalMatch
-ResourceExhausted ScoreParts Segment SoundHashError Stats StreamEvent StreamSummary TlsConfig
-Unauthenticated Unavailable Unimplemented Video __version__
+ResourceExhausted ScoreParts Segment SharedPassage SoundHashError Stats StreamEvent StreamSummary
+TlsConfig Unauthenticated Unavailable Unimplemented Video __version__
 """
 
 METHODS = """
@@ -204,6 +204,7 @@ def test_every_field_of_every_answer_arrives() -> None:
         (fingerprint_pb2.Fingerprint, soundhash.Fingerprint, set()),
         (fingerprint_pb2.Segment, soundhash.Segment, set()),
         (fingerprint_pb2.CompareResponse, soundhash.Comparison, set()),
+        (fingerprint_pb2.SharedPassage, soundhash.SharedPassage, set()),
         (admin_pb2.GetStatsResponse, soundhash.Stats, set()),
         (admin_pb2.IndexStatus, soundhash.IndexStatus, set()),
     ]

@@ -324,6 +324,12 @@ def test_compare_and_fingerprint(shell: Shell) -> None:
     known = video_ids(shell)["Known 2"]
     (answer,) = shell.json("compare", known, "clip.wav")
     assert answer["same_audio"] and answer["offset_s"] == pytest.approx(5.0, abs=0.2)
+    (passage,) = answer["passages"]
+    assert passage["first_start_s"] == pytest.approx(5.0, abs=0.3)
+    assert passage["second_start_s"] == pytest.approx(0.0, abs=0.3)
+    assert passage["parts"]["score"] > 3.0
+    told = shell("compare", known, "clip.wav").stdout.splitlines()
+    assert "in the second" in told[-2] and told[-1].startswith("0:05.0 – ")
     assert "no" in shell("compare", "unknown.wav", "clip.wav").stdout.splitlines()[0]
     (stored,) = shell.json("fingerprint", known)
     (made,) = shell.json("fingerprint", "songs/Known 2.mp3")

@@ -194,8 +194,18 @@ async def test_comparing_a_stored_video(
     assert found.correlation > 0.5
     assert 0.0 <= found.distance < 1.2
     assert -1.0 <= found.vector_similarity <= 1.001
+    (passage,) = found.passages
+    times = (passage.first_start, passage.first_end, passage.second_start, passage.second_end)
+    assert [one.ToTimedelta().total_seconds() for one in times] == pytest.approx(
+        [30.0, 50.0, 0.0, 20.0], abs=0.5
+    )
+    assert (passage.speed, passage.pitch) == (found.speed, found.pitch)
+    assert passage.confidence == found.confidence
+    assert passage.parts.correlation == found.correlation
+    assert passage.parts.distance == found.distance
+    assert passage.parts.score > 3.0 and passage.parts.coverage > 0.9
     other = await compare(server, whole, second(tune(20.0, 77)))
-    assert not other.same_audio
+    assert not other.same_audio and not other.passages
     assert other.confidence < 0.5
 
 

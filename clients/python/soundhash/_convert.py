@@ -129,8 +129,20 @@ def job(m: ingest_pb2.Job) -> t.Job:
     )
 
 
+def _score_parts(m: match_pb2.ScoreParts) -> t.ScoreParts:
+    return t.ScoreParts(
+        score=m.score,
+        landmark_votes=m.landmark_votes,
+        landmark_contrast=m.landmark_contrast,
+        rectified_correlation=m.rectified_correlation,
+        correlation=m.correlation,
+        distance=m.distance,
+        overlap=m.overlap,
+        coverage=m.coverage,
+    )
+
+
 def match(m: match_pb2.Match) -> t.Match:
-    parts = m.parts
     return t.Match(
         id=m.id,
         query_id=m.query_id,
@@ -145,16 +157,7 @@ def match(m: match_pb2.Match) -> t.Match:
         speed=m.speed,
         pitch=m.pitch,
         confidence=m.confidence,
-        parts=t.ScoreParts(
-            score=parts.score,
-            landmark_votes=parts.landmark_votes,
-            landmark_contrast=parts.landmark_contrast,
-            rectified_correlation=parts.rectified_correlation,
-            correlation=parts.correlation,
-            distance=parts.distance,
-            overlap=parts.overlap,
-            coverage=parts.coverage,
-        ),
+        parts=_score_parts(m.parts),
         also_at_s=tuple(seconds(place) for place in m.also_at),
         create_time=_time(m, "create_time"),
     )
@@ -249,6 +252,21 @@ def comparison(m: fingerprint_pb2.CompareResponse) -> t.Comparison:
         correlation=m.correlation,
         distance=m.distance,
         vector_similarity=m.vector_similarity,
+        passages=tuple(_shared_passage(one) for one in m.passages),
+    )
+
+
+def _shared_passage(m: fingerprint_pb2.SharedPassage) -> t.SharedPassage:
+    return t.SharedPassage(
+        first_start_s=seconds(m.first_start),
+        first_end_s=seconds(m.first_end),
+        second_start_s=seconds(m.second_start),
+        second_end_s=seconds(m.second_end),
+        speed=m.speed,
+        pitch=m.pitch,
+        confidence=m.confidence,
+        parts=_score_parts(m.parts),
+        also_at_s=tuple(seconds(place) for place in m.also_at),
     )
 
 

@@ -340,12 +340,33 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedPassage:
+    """A stretch of audio that two recordings have in common.
+
+    first_start_s, first_end_s: where it lies in the first. second_start_s, second_end_s: in the
+    second. speed, pitch: of the second against the first. also_at_s: other places in the first
+    that sound the same, as second_start_s would lie there.
+    """
+
+    first_start_s: float
+    first_end_s: float
+    second_start_s: float
+    second_end_s: float
+    speed: float
+    pitch: float
+    confidence: float
+    parts: ScoreParts
+    also_at_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Whether two recordings share audio, and where.
 
     offset_s: where the start of the second lies in the first; negative when it begins
     earlier; meaningful only with same_audio. speed, pitch: of the second against the first.
     correlation (-1 to 1), distance (0 to 2): at that place. vector_similarity: -1 to 1.
+    passages: what they share, most certain first.
     """
 
     same_audio: bool
@@ -356,6 +377,7 @@ class Comparison:
     correlation: float
     distance: float
     vector_similarity: float
+    passages: tuple[SharedPassage, ...]
 
 
 @dataclass(frozen=True, slots=True)

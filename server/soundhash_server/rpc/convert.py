@@ -16,8 +16,7 @@ from soundhash.v1 import (
     ingest_pb2,
     match_pb2,
 )
-from soundhash_engine import PcmFormat, Segment
-from soundhash_engine.comparison import Comparison
+from soundhash_engine import Comparison, PcmFormat, Segment
 from soundhash_server.model import (
     Failure,
     IngestParameters,
@@ -45,6 +44,7 @@ from soundhash_server.services.live import (
     ProvisionalMatch,
     StreamEvent,
 )
+from soundhash_server.services.matching import score_parts
 
 _NANOS = 10**9
 _PCM_ENCODINGS = {
@@ -295,6 +295,20 @@ def comparison_message(found: Comparison) -> fingerprint_pb2.CompareResponse:
         correlation=found.correlation,
         distance=found.distance,
         vector_similarity=found.vector_cosine,
+        passages=[
+            fingerprint_pb2.SharedPassage(
+                first_start=duration(one.video_start_s),
+                first_end=duration(one.video_end_s),
+                second_start=duration(one.clip_start_s),
+                second_end=duration(one.clip_end_s),
+                speed=one.speed,
+                pitch=one.pitch,
+                confidence=one.confidence,
+                parts=_parts(score_parts(one)),
+                also_at=[duration(at_s) for at_s in one.also_at_s],
+            )
+            for one in found.passages
+        ],
     )
 
 

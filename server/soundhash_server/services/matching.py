@@ -130,16 +130,21 @@ def to_record(found: Match, video: Video) -> MatchRecord:
         speed=found.speed,
         pitch=found.pitch,
         confidence=found.confidence,
-        parts=ScoreParts(
-            score=found.score,
-            landmark_votes=found.parts.lz,
-            landmark_contrast=found.parts.uz,
-            rectified_correlation=found.parts.rp,
-            correlation=found.parts.correlation,
-            distance=found.parts.distance,
-            overlap=found.parts.overlap,
-            coverage=found.parts.coverage,
-        ),
+        parts=score_parts(found),
         also_at_s=tuple(found.also_at_s),
         create_time=datetime.now(UTC),
+    )
+
+
+def score_parts(found: Match) -> ScoreParts:
+    """The evidence behind a match under its public names."""
+    return ScoreParts(
+        score=found.score,
+        landmark_votes=found.parts.lz,
+        landmark_contrast=found.parts.uz,
+        rectified_correlation=found.parts.rp,
+        correlation=found.parts.correlation,
+        distance=found.parts.distance,
+        overlap=found.parts.overlap,
+        coverage=found.parts.coverage,
     )

@@ -230,6 +230,20 @@ def compare(
         ("vector similarity", f"{answer.vector_similarity:.3f}"),
     ]
     output.print_pairs(pairs)
+    if not answer.passages:
+        return
+    rows = [
+        [
+            output.span(one.first_start_s, one.first_end_s),
+            output.span(one.second_start_s, one.second_end_s),
+            f"{one.speed:.3f}",
+            f"{one.pitch:.3f}",
+            f"{one.confidence:.1%}",
+        ]
+        for one in answer.passages
+    ]
+    columns = ["in the first", "in the second", "speed", "pitch", "confidence"]
+    output.print_table(columns, rows, right=_RIGHT, whole=columns[:2])
 
 
 def fingerprint(

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from soundhash.v1 import match_pb2 as soundhash_dot_v1_dot_match__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esoundhash/v1/fingerprint.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcb\x01\n\x07Segment\x12\r\n\x05index\x18\x01 \x01(\x05\x12(\n\x05start\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0elandmark_count\x18\x04 \x01(\x05\x12\x11\n\tlandmarks\x18\x05 \x01(\x0c\x12\x12\n\ndescriptor\x18\x06 \x01(\x0c\x12\x0e\n\x06vector\x18\x07 \x01(\x0c\x12\x0b\n\x03md5\x18\x08 \x01(\t\"\xbb\x01\n\x0b\x46ingerprint\x12\x10\n\x08video_id\x18\x01 \x01(\t\x12\x15\n\rparams_digest\x18\x02 \x01(\t\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0elandmark_count\x18\x04 \x01(\x03\x12\x15\n\rsegment_count\x18\x05 \x01(\x05\x12\'\n\x08segments\x18\x06 \x03(\x0b\x32\x15.soundhash.v1.Segment\"*\n\x0e\x43omputeRequest\x12\x18\n\x05\x63hunk\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\"\x93\x01\n\x11\x46ingerprintSource\x12\x1c\n\x08video_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x30\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x19.soundhash.v1.FingerprintH\x00\x12\x1d\n\x07\x63ontent\x18\x03 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x08H\x00\x42\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"\x81\x01\n\x0e\x43ompareRequest\x12\x36\n\x05\x66irst\x18\x01 \x01(\x0b\x32\x1f.soundhash.v1.FingerprintSourceB\x06\xbaH\x03\xc8\x01\x01\x12\x37\n\x06second\x18\x02 \x01(\x0b\x32\x1f.soundhash.v1.FingerprintSourceB\x06\xbaH\x03\xc8\x01\x01\"\xc4\x01\n\x0f\x43ompareResponse\x12\x12\n\nsame_audio\x18\x01 \x01(\x08\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12)\n\x06offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05speed\x18\x04 \x01(\x01\x12\r\n\x05pitch\x18\x05 \x01(\x01\x12\x13\n\x0b\x63orrelation\x18\x06 \x01(\x01\x12\x10\n\x08\x64istance\x18\x07 \x01(\x01\x12\x19\n\x11vector_similarity\x18\x08 \x01(\x01\"j\n\x15GetFingerprintRequest\x12\x1a\n\x08video_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x35\n\x04view\x18\x02 \x01(\x0e\x32\x1d.soundhash.v1.FingerprintViewB\x08\xbaH\x05\x82\x01\x02\x10\x01\"V\n\x17ListFingerprintsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"d\n\x18ListFingerprintsResponse\x12/\n\x0c\x66ingerprints\x18\x01 \x03(\x0b\x32\x19.soundhash.v1.Fingerprint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*j\n\x0f\x46ingerprintView\x12 \n\x1c\x46INGERPRINT_VIEW_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46INGERPRINT_VIEW_BASIC\x10\x01\x12\x19\n\x15\x46INGERPRINT_VIEW_FULL\x10\x02\x32\xd7\x02\n\x12\x46ingerprintService\x12\x44\n\x07\x43ompute\x12\x1c.soundhash.v1.ComputeRequest\x1a\x19.soundhash.v1.Fingerprint(\x01\x12\x46\n\x07\x43ompare\x12\x1c.soundhash.v1.CompareRequest\x1a\x1d.soundhash.v1.CompareResponse\x12P\n\x0eGetFingerprint\x12#.soundhash.v1.GetFingerprintRequest\x1a\x19.soundhash.v1.Fingerprint\x12\x61\n\x10ListFingerprints\x12%.soundhash.v1.ListFingerprintsRequest\x1a&.soundhash.v1.ListFingerprintsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esoundhash/v1/fingerprint.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x18soundhash/v1/match.proto\"\xcb\x01\n\x07Segment\x12\r\n\x05index\x18\x01 \x01(\x05\x12(\n\x05start\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0elandmark_count\x18\x04 \x01(\x05\x12\x11\n\tlandmarks\x18\x05 \x01(\x0c\x12\x12\n\ndescriptor\x18\x06 \x01(\x0c\x12\x0e\n\x06vector\x18\x07 \x01(\x0c\x12\x0b\n\x03md5\x18\x08 \x01(\t\"\xbb\x01\n\x0b\x46ingerprint\x12\x10\n\x08video_id\x18\x01 \x01(\t\x12\x15\n\rparams_digest\x18\x02 \x01(\t\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0elandmark_count\x18\x04 \x01(\x03\x12\x15\n\rsegment_count\x18\x05 \x01(\x05\x12\'\n\x08segments\x18\x06 \x03(\x0b\x32\x15.soundhash.v1.Segment\"*\n\x0e\x43omputeRequest\x12\x18\n\x05\x63hunk\x18\x01 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@\"\x93\x01\n\x11\x46ingerprintSource\x12\x1c\n\x08video_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x30\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x19.soundhash.v1.FingerprintH\x00\x12\x1d\n\x07\x63ontent\x18\x03 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x08H\x00\x42\x0f\n\x06source\x12\x05\xbaH\x02\x08\x01\"\x81\x01\n\x0e\x43ompareRequest\x12\x36\n\x05\x66irst\x18\x01 \x01(\x0b\x32\x1f.soundhash.v1.FingerprintSourceB\x06\xbaH\x03\xc8\x01\x01\x12\x37\n\x06second\x18\x02 \x01(\x0b\x32\x1f.soundhash.v1.FingerprintSourceB\x06\xbaH\x03\xc8\x01\x01\"\xd4\x02\n\rSharedPassage\x12.\n\x0b\x66irst_start\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tfirst_end\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0csecond_start\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nsecond_end\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05speed\x18\x05 \x01(\x01\x12\r\n\x05pitch\x18\x06 \x01(\x01\x12\x12\n\nconfidence\x18\x07 \x01(\x01\x12\'\n\x05parts\x18\x08 \x01(\x0b\x32\x18.soundhash.v1.ScoreParts\x12*\n\x07\x61lso_at\x18\t \x03(\x0b\x32\x19.google.protobuf.Duration\"\xf3\x01\n\x0f\x43ompareResponse\x12\x12\n\nsame_audio\x18\x01 \x01(\x08\x12\x12\n\nconfidence\x18\x02 \x01(\x01\x12)\n\x06offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05speed\x18\x04 \x01(\x01\x12\r\n\x05pitch\x18\x05 \x01(\x01\x12\x13\n\x0b\x63orrelation\x18\x06 \x01(\x01\x12\x10\n\x08\x64istance\x18\x07 \x01(\x01\x12\x19\n\x11vector_similarity\x18\x08 \x01(\x01\x12-\n\x08passages\x18\t \x03(\x0b\x32\x1b.soundhash.v1.SharedPassage\"j\n\x15GetFingerprintRequest\x12\x1a\n\x08video_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x35\n\x04view\x18\x02 \x01(\x0e\x32\x1d.soundhash.v1.FingerprintViewB\x08\xbaH\x05\x82\x01\x02\x10\x01\"V\n\x17ListFingerprintsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"d\n\x18ListFingerprintsResponse\x12/\n\x0c\x66ingerprints\x18\x01 \x03(\x0b\x32\x19.soundhash.v1.Fingerprint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*j\n\x0f\x46ingerprintView\x12 \n\x1c\x46INGERPRINT_VIEW_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46INGERPRINT_VIEW_BASIC\x10\x01\x12\x19\n\x15\x46INGERPRINT_VIEW_FULL\x10\x02\x32\xd7\x02\n\x12\x46ingerprintService\x12\x44\n\x07\x43ompute\x12\x1c.soundhash.v1.ComputeRequest\x1a\x19.soundhash.v1.Fingerprint(\x01\x12\x46\n\x07\x43ompare\x12\x1c.soundhash.v1.CompareRequest\x1a\x1d.soundhash.v1.CompareResponse\x12P\n\x0eGetFingerprint\x12#.soundhash.v1.GetFingerprintRequest\x1a\x19.soundhash.v1.Fingerprint\x12\x61\n\x10ListFingerprints\x12%.soundhash.v1.ListFingerprintsRequest\x1a&.soundhash.v1.ListFingerprintsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,26 +54,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTFINGERPRINTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTFINGERPRINTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTFINGERPRINTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
-  _globals['_FINGERPRINTVIEW']._serialized_start=1328
-  _globals['_FINGERPRINTVIEW']._serialized_end=1434
-  _globals['_SEGMENT']._serialized_start=110
-  _globals['_SEGMENT']._serialized_end=313
-  _globals['_FINGERPRINT']._serialized_start=316
-  _globals['_FINGERPRINT']._serialized_end=503
-  _globals['_COMPUTEREQUEST']._serialized_start=505
-  _globals['_COMPUTEREQUEST']._serialized_end=547
-  _globals['_FINGERPRINTSOURCE']._serialized_start=550
-  _globals['_FINGERPRINTSOURCE']._serialized_end=697
-  _globals['_COMPAREREQUEST']._serialized_start=700
-  _globals['_COMPAREREQUEST']._serialized_end=829
-  _globals['_COMPARERESPONSE']._serialized_start=832
-  _globals['_COMPARERESPONSE']._serialized_end=1028
-  _globals['_GETFINGERPRINTREQUEST']._serialized_start=1030
-  _globals['_GETFINGERPRINTREQUEST']._serialized_end=1136
-  _globals['_LISTFINGERPRINTSREQUEST']._serialized_start=1138
-  _globals['_LISTFINGERPRINTSREQUEST']._serialized_end=1224
-  _globals['_LISTFINGERPRINTSRESPONSE']._serialized_start=1226
-  _globals['_LISTFINGERPRINTSRESPONSE']._serialized_end=1326
-  _globals['_FINGERPRINTSERVICE']._serialized_start=1437
-  _globals['_FINGERPRINTSERVICE']._serialized_end=1780
+  _globals['_FINGERPRINTVIEW']._serialized_start=1744
+  _globals['_FINGERPRINTVIEW']._serialized_end=1850
+  _globals['_SEGMENT']._serialized_start=136
+  _globals['_SEGMENT']._serialized_end=339
+  _globals['_FINGERPRINT']._serialized_start=342
+  _globals['_FINGERPRINT']._serialized_end=529
+  _globals['_COMPUTEREQUEST']._serialized_start=531
+  _globals['_COMPUTEREQUEST']._serialized_end=573
+  _globals['_FINGERPRINTSOURCE']._serialized_start=576
+  _globals['_FINGERPRINTSOURCE']._serialized_end=723
+  _globals['_COMPAREREQUEST']._serialized_start=726
+  _globals['_COMPAREREQUEST']._serialized_end=855
+  _globals['_SHAREDPASSAGE']._serialized_start=858
+  _globals['_SHAREDPASSAGE']._serialized_end=1198
+  _globals['_COMPARERESPONSE']._serialized_start=1201
+  _globals['_COMPARERESPONSE']._serialized_end=1444
+  _globals['_GETFINGERPRINTREQUEST']._serialized_start=1446
+  _globals['_GETFINGERPRINTREQUEST']._serialized_end=1552
+  _globals['_LISTFINGERPRINTSREQUEST']._serialized_start=1554
+  _globals['_LISTFINGERPRINTSREQUEST']._serialized_end=1640
+  _globals['_LISTFINGERPRINTSRESPONSE']._serialized_start=1642
+  _globals['_LISTFINGERPRINTSRESPONSE']._serialized_end=1742
+  _globals['_FINGERPRINTSERVICE']._serialized_start=1853
+  _globals['_FINGERPRINTSERVICE']._serialized_end=2196
 # @@protoc_insertion_point(module_scope)

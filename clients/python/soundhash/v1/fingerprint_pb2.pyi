@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from soundhash.v1 import match_pb2 as _match_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -239,6 +240,74 @@ class CompareRequest(_message.Message):
 Global___CompareRequest: _TypeAlias = CompareRequest  # noqa: Y015
 
 @_typing.final
+class SharedPassage(_message.Message):
+    """SharedPassage is a stretch of audio that two recordings have in common."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_START_FIELD_NUMBER: _builtins.int
+    FIRST_END_FIELD_NUMBER: _builtins.int
+    SECOND_START_FIELD_NUMBER: _builtins.int
+    SECOND_END_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
+    PITCH_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    ALSO_AT_FIELD_NUMBER: _builtins.int
+    speed: _builtins.float
+    """How fast the second plays against the first: 1.05 is 5 % faster."""
+    pitch: _builtins.float
+    """Pitch of the second against the first as a frequency ratio."""
+    confidence: _builtins.float
+    """Calibrated probability that the passage is shared, 0 to 1."""
+    @_builtins.property
+    def first_start(self) -> _duration_pb2.Duration:
+        """Start of the passage, from the start of the first recording."""
+
+    @_builtins.property
+    def first_end(self) -> _duration_pb2.Duration:
+        """End of the passage, from the start of the first recording."""
+
+    @_builtins.property
+    def second_start(self) -> _duration_pb2.Duration:
+        """Start of the passage, from the start of the second recording."""
+
+    @_builtins.property
+    def second_end(self) -> _duration_pb2.Duration:
+        """End of the passage, from the start of the second recording."""
+
+    @_builtins.property
+    def parts(self) -> _match_pb2.ScoreParts:
+        """The evidence."""
+
+    @_builtins.property
+    def also_at(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
+        """Other places in the first recording that sound the same (loops): where
+        `second_start` would lie, from the start of the first.
+        """
+
+    def __init__(
+        self,
+        *,
+        first_start: _duration_pb2.Duration | None = ...,
+        first_end: _duration_pb2.Duration | None = ...,
+        second_start: _duration_pb2.Duration | None = ...,
+        second_end: _duration_pb2.Duration | None = ...,
+        speed: _builtins.float = ...,
+        pitch: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        parts: _match_pb2.ScoreParts | None = ...,
+        also_at: _abc.Iterable[_duration_pb2.Duration] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_end", b"first_end", "first_start", b"first_start", "parts", b"parts", "second_end", b"second_end", "second_start", b"second_start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_at", b"also_at", "confidence", b"confidence", "first_end", b"first_end", "first_start", b"first_start", "parts", b"parts", "pitch", b"pitch", "second_end", b"second_end", "second_start", b"second_start", "speed", b"speed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedPassage: _TypeAlias = SharedPassage  # noqa: Y015
+
+@_typing.final
 class CompareResponse(_message.Message):
     """Response of FingerprintService.Compare."""
 
@@ -252,6 +321,7 @@ class CompareResponse(_message.Message):
     CORRELATION_FIELD_NUMBER: _builtins.int
     DISTANCE_FIELD_NUMBER: _builtins.int
     VECTOR_SIMILARITY_FIELD_NUMBER: _builtins.int
+    PASSAGES_FIELD_NUMBER: _builtins.int
     same_audio: _builtins.bool
     """Whether the two share audio, by the same decision as a match."""
     confidence: _builtins.float
@@ -272,6 +342,12 @@ class CompareResponse(_message.Message):
         when the second begins earlier. Meaningful only with `same_audio`.
         """
 
+    @_builtins.property
+    def passages(self) -> _containers.RepeatedCompositeFieldContainer[Global___SharedPassage]:
+        """What they share, most certain first; empty unless `same_audio`. The fields
+        above are those of the first passage.
+        """
+
     def __init__(
         self,
         *,
@@ -283,10 +359,11 @@ class CompareResponse(_message.Message):
         correlation: _builtins.float = ...,
         distance: _builtins.float = ...,
         vector_similarity: _builtins.float = ...,
+        passages: _abc.Iterable[Global___SharedPassage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "correlation", b"correlation", "distance", b"distance", "offset", b"offset", "pitch", b"pitch", "same_audio", b"same_audio", "speed", b"speed", "vector_similarity", b"vector_similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "correlation", b"correlation", "distance", b"distance", "offset", b"offset", "passages", b"passages", "pitch", b"pitch", "same_audio", b"same_audio", "speed", b"speed", "vector_similarity", b"vector_similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
