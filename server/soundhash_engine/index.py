@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundhash_engine.params import PARAMS, Params
+from soundhash_engine.postings import LOCAL, Postings
 from soundhash_engine.types import Fingerprint
 from soundhash_engine.volume import Volume
 
@@ -25,14 +26,16 @@ DEAD_SHARE = 0.25
 class Snapshot:
     """An immutable view of the index: volumes and, for each, which of its recordings count.
 
-    volumes  sealed ones in the order of their making, the tail last if there is one
-    alive    bool, one array a volume, one element a recording
-    hours    of audio that count
+    volumes   sealed ones in the order of their making, the tail last if there is one
+    alive     bool, one array a volume, one element a recording
+    hours     of audio that count
+    postings  where the volumes' postings are asked for
     """
 
     volumes: tuple[Volume, ...]
     alive: tuple[NDArray[np.bool_], ...]
     hours: float
+    postings: Postings = LOCAL
 
     @property
     def recordings(self) -> int:
@@ -50,13 +53,14 @@ class Snapshot:
     def without(self, recording_ids: Iterable[int]) -> "Snapshot":
         """The same view with some recordings left out."""
         ids = np.array(sorted(recording_ids), np.int64)
-        return _snapshot(
+        rest = _snapshot(
             self.volumes,
             tuple(
                 alive & ~np.isin(volume.recording_id, ids)
                 for volume, alive in zip(self.volumes, self.alive, strict=True)
             ),
         )
+        return dataclasses.replace(rest, postings=self.postings)
 
 
 def _snapshot(volumes: tuple[Volume, ...], alive: tuple[NDArray[np.bool_], ...]) -> Snapshot:

@@ -20,6 +20,7 @@ from soundhash_engine.matcher import (
     to_match,
 )
 from soundhash_engine.params import PARAMS, Params
+from soundhash_engine.postings import Missing
 from soundhash_engine.types import Pcm
 
 WINDOW_S = 10.0
@@ -95,6 +96,8 @@ class LiveMatcher:
         # Passages that were told as final while the window still holds them.
         self._ended: list[_Track] = []
         self._searched_at = 0
+        self.missing: dict[str, Missing] = {}
+        """Parts of the index that did not answer at some time of the stream, by name."""
 
     @property
     def duration_s(self) -> float:
@@ -150,6 +153,7 @@ class LiveMatcher:
         full = self._seen - self._searched_at >= FULL_SEARCH_S * rate
         known = tuple(t.latest for t in self._tracks if t.end_s > begin_s)
         found = search.window(self._window, begin_s, known, cheap=not full)
+        self.missing.update(search.missing)
         if full:
             self._searched_at = self._seen
         for track in self._tracks:

@@ -15,6 +15,7 @@ from soundhash_engine.errors import ClipTooLong, ClipTooShort, SilentAudio
 from soundhash_engine.index import Snapshot
 from soundhash_engine.landmarks import query_features
 from soundhash_engine.params import PARAMS, Params
+from soundhash_engine.postings import Missing
 from soundhash_engine.score import (
     MATCH_CONFIDENCE,
     MATCH_SCORE,
@@ -117,6 +118,7 @@ class MatchResult:
     rounds           search rounds of all windows
     elapsed_s        engine time
     landmarks        in the clip
+    missing          parts of the index that did not answer: what they hold was not found
     """
 
     matches: tuple[Match, ...]
@@ -124,6 +126,7 @@ class MatchResult:
     rounds: int
     elapsed_s: float
     landmarks: int
+    missing: tuple[Missing, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -211,6 +214,7 @@ class ClipSearch:
         self._least, self._sure = thresholds(snapshot)
         self.rounds = 0
         self.landmarks = 0
+        self.missing: dict[str, Missing] = {}
 
     def window(
         self,
@@ -260,6 +264,7 @@ class ClipSearch:
             )
         result = search.run(self._sure, most_rounds=1 if cheap else None)
         self.rounds += result.rounds
+        self.missing.update(search.missing)
         return _distinct([_to_passage(hit, features, begin_s, params) for hit in result.hits])
 
     def _rest(
@@ -401,4 +406,5 @@ def match(
         rounds=search.rounds,
         elapsed_s=time.perf_counter() - begun,
         landmarks=search.landmarks,
+        missing=tuple(search.missing[part] for part in sorted(search.missing)),
     )

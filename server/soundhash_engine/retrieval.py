@@ -243,7 +243,7 @@ def _slot(keys: NDArray[np.uint32], mask: int, key: np.uint32) -> int:
 
 
 @kernel
-def _count_votes(
+def count_votes(
     votes: NDArray[np.uint32],
     n: int,
     least: int,
@@ -284,6 +284,42 @@ def _count_votes(
             out_votes[out] = total
             out += 1
     return out
+
+
+@kernel
+def keep_best(
+    hypothesis: int,
+    found_bin: NDArray[np.uint32],
+    found_votes: NDArray[np.int32],
+    n_found: int,
+    least: int,
+    out_hypothesis: NDArray[np.int32],
+    out_bin: NDArray[np.uint32],
+    out_votes: NDArray[np.int32],
+    n_out: int,
+) -> tuple[int, int]:
+    """Append a hypothesis' candidates; returns their new number and the least votes from here on.
+
+    A full output drops those with the fewest votes.
+    """
+    for i in range(n_found):
+        if n_out == out_bin.shape[0]:
+            # Full: from here on only what has more votes.
+            least += 1
+            kept = 0
+            for j in range(n_out):
+                if out_votes[j] >= least:
+                    out_hypothesis[kept] = out_hypothesis[j]
+                    out_bin[kept] = out_bin[j]
+                    out_votes[kept] = out_votes[j]
+                    kept += 1
+            n_out = kept
+        if n_out < out_bin.shape[0] and found_votes[i] >= least:
+            out_hypothesis[n_out] = hypothesis
+            out_bin[n_out] = found_bin[i]
+            out_votes[n_out] = found_votes[i]
+            n_out += 1
+    return n_out, least
 
 
 @kernel
@@ -367,22 +403,8 @@ def vote(
         probes += n
         n_votes = _look_up(hashes, shifts, n, bits, bucket, post, check, hot_limit, votes)
         reads += n_votes
-        n_found = _count_votes(votes, n_votes, least, keys, counts, found_bin, found_votes)
-        for i in range(n_found):
-            if n_out == out_bin.shape[0]:
-                # Full: from here on only what has more votes.
-                least += 1
-                kept = 0
-                for j in range(n_out):
-                    if out_votes[j] >= least:
-                        out_hypothesis[kept] = out_hypothesis[j]
-                        out_bin[kept] = out_bin[j]
-                        out_votes[kept] = out_votes[j]
-                        kept += 1
-                n_out = kept
-            if n_out < out_bin.shape[0] and found_votes[i] >= least:
-                out_hypothesis[n_out] = h
-                out_bin[n_out] = found_bin[i]
-                out_votes[n_out] = found_votes[i]
-                n_out += 1
+        n_found = count_votes(votes, n_votes, least, keys, counts, found_bin, found_votes)
+        n_out, least = keep_best(
+            h, found_bin, found_votes, n_found, least, out_hypothesis, out_bin, out_votes, n_out
+        )
     return n_out, probes, reads

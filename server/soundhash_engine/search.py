@@ -10,19 +10,17 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from soundhash_engine.params import PARAMS, Params, SearchParams
+from soundhash_engine.params import PARAMS, Params
+from soundhash_engine.postings import Missing, Postings, Question
 from soundhash_engine.retrieval import (
     VOTE_BIN_FRAMES,
     lay_out,
     make_hashes,
     make_soft_hashes,
-    vote,
 )
 from soundhash_engine.triples import query_triples
 from soundhash_engine.types import Landmarks
 from soundhash_engine.volume import Volume
-
-_MOST_CANDIDATES = 65536
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -148,6 +146,7 @@ def hash_triples(
 
 
 def retrieve(
+    postings: Postings,
     volumes: tuple[Volume, ...],
     landmarks: Landmarks,
     hypotheses: Hypotheses,
@@ -160,65 +159,52 @@ def retrieve(
     least_votes: int,
     most: int,
     params: Params = PARAMS,
-) -> Candidates:
-    """The ``most`` places with the most votes in all volumes.
+) -> tuple[Candidates, tuple[Missing, ...]]:
+    """The ``most`` places with the most votes in all volumes, and what of them did not answer.
 
     ``landmarks``: of the clip, already cut to the round's rank. ``margin``: share of a cell within
     which the neighbour is probed too.
     """
     stretch = 1.0 if len(hypotheses) == 1 else 1.3
-    triples: dict[SearchParams, NDArray[np.int32]] = {}
-    parts: list[Candidates] = []
-    hypothesis = np.empty(_MOST_CANDIDATES, np.int32)
-    bins = np.empty(_MOST_CANDIDATES, np.uint32)
-    votes = np.empty(_MOST_CANDIDATES, np.int32)
-    for i, volume in enumerate(volumes):
-        # A volume that was made before the search's parameters changed is asked in its own way.
-        search = volume.search
-        if search not in triples:
-            triples[search] = query_triples(
-                landmarks,
-                n_targets=n_targets,
-                stretch=stretch,
-                limit=limit,
-                about=about,
-                params=dataclasses.replace(params, search=search),
-            )
-        n, _, _ = vote(
-            landmarks.time,
-            landmarks.bin,
-            triples[search],
-            hypotheses.pitch,
-            hypotheses.tempo,
-            centre_half_frames,
-            search.triple_bin_cell_bins,
-            search.triple_time_cell_frames,
-            2.0 * search.triple_min_dt_frames,
-            2.0 * search.triple_max_dt_frames,
-            margin,
-            volume.bits,
-            volume.bucket,
-            volume.post,
-            volume.check,
-            16 + int(volume.hours / 100),
-            least_votes,
-            hypothesis,
-            bins,
-            votes,
+    # A volume that was made before the search's parameters changed is asked in its own way.
+    triples = {
+        search: query_triples(
+            landmarks,
+            n_targets=n_targets,
+            stretch=stretch,
+            limit=limit,
+            about=about,
+            params=dataclasses.replace(params, search=search),
         )
-        best = np.argsort(-votes[:n], kind="stable")[:most]
+        for search in {volume.search for volume in volumes}
+    }
+    answer = postings.ask(
+        volumes,
+        Question(
+            time=landmarks.time,
+            bin=landmarks.bin,
+            triples=triples,
+            pitch=hypotheses.pitch,
+            tempo=hypotheses.tempo,
+            centre_half_frames=centre_half_frames,
+            margin=margin,
+            least_votes=least_votes,
+        ),
+    )
+    parts: list[Candidates] = []
+    for i, found in enumerate(answer.found):
+        best = np.argsort(-found.votes, kind="stable")[:most]
         parts.append(
             Candidates(
                 volume=np.full(len(best), i, np.int32),
-                position=(bins[best].astype(np.float64) + 1.0) * VOTE_BIN_FRAMES,
-                pitch=hypotheses.pitch[hypothesis[best]],
-                tempo=hypotheses.tempo[hypothesis[best]],
-                votes=votes[best].copy(),
+                position=(found.bin[best].astype(np.float64) + 1.0) * VOTE_BIN_FRAMES,
+                pitch=hypotheses.pitch[found.hypothesis[best]],
+                tempo=hypotheses.tempo[found.hypothesis[best]],
+                votes=found.votes[best],
             )
         )
-    if len(parts) == 1:
-        return parts[0]
-    return join_candidates(parts, most)
+    candidates = parts[0] if len(parts) == 1 else join_candidates(parts, most)
+    return candidates, answer.missing
 
 
 def join_candidates(parts: list[Candidates], most: int) -> Candidates:

@@ -13,6 +13,7 @@ from soundhash_engine.align import align, refine
 from soundhash_engine.index import Snapshot
 from soundhash_engine.params import PARAMS, Params
 from soundhash_engine.peakiness import listen
+from soundhash_engine.postings import Missing
 from soundhash_engine.scan import scan, scan_volume
 from soundhash_engine.score import score
 from soundhash_engine.search import (
@@ -152,6 +153,8 @@ class WindowSearch:
         self._hits: list[Hit] = []
         self._sure = np.inf
         self._tried: set[tuple[int, int, int, int]] = set()
+        self.missing: dict[str, Missing] = {}
+        """Parts of the index that did not answer in some round, by name."""
 
     def try_line(self, recording_id: int, position: float, pitch: float, tempo: float) -> None:
         """Verify one place before any search: frame of the recording at the clip's centre."""
@@ -225,7 +228,8 @@ class WindowSearch:
     def _round(self, step: Round) -> None:
         seconds = self._landmarks.n_frames / self._params.frames_per_s
         per_s = step.triples_per_s
-        candidates = retrieve(
+        candidates, missing = retrieve(
+            self._snapshot.postings,
             self._snapshot.volumes,
             _at_rank(self._landmarks, step.rank_limit),
             step.hypotheses,
@@ -238,6 +242,7 @@ class WindowSearch:
             most=step.aligned,
             params=self._params,
         )
+        self.missing.update((part.part, part) for part in missing)
         rows = self._rows(candidates)
         here = np.flatnonzero(rows >= 0)
         self._confirm(candidates.take(here), rows[here], step.verified, step.listens)

@@ -1,0 +1,169 @@
+"""Postings elsewhere answer as those in a volume's own arrays do, element for element."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from tests.songs import song
+
+from soundhash_engine import extract, join
+from soundhash_engine.index import Index
+from soundhash_engine.landmarks import query_features
+from soundhash_engine.layout import CHECK_BITS
+from soundhash_engine.matcher import match
+from soundhash_engine.params import PARAMS
+from soundhash_engine.postings import (
+    LOCAL,
+    Given,
+    Missing,
+    Question,
+    RemotePostings,
+    Wanted,
+    cold_rows,
+    hot_limit,
+)
+from soundhash_engine.search import Hypotheses
+from soundhash_engine.triples import query_triples
+from soundhash_engine.volume import Volume
+from soundhash_engine.window import ROUNDS
+
+SONGS = {i: song(40.0, seed=i) for i in range(1, 5)}
+
+
+@pytest.fixture(scope="module")
+def volumes() -> tuple[Volume, ...]:
+    prints = {i: join(extract(pcm)) for i, pcm in SONGS.items()}
+    # Ten copies share their keys' votes; of twenty the keys are too frequent to vote.
+    many = [(100 + k, 1, prints[3]) for k in range(10)]
+    many += [(200 + k, 1, prints[1]) for k in range(20)]
+    return (
+        Volume.build([(1, 1, prints[1]), (2, 1, prints[2])]),
+        Volume.build([*many, (4, 1, prints[4])]),
+    )
+
+
+class Kept:
+    """A look-up in plain dictionaries: the rule of `Given` in its simplest form."""
+
+    def __init__(self, volumes: Sequence[Volume], lost: frozenset[int] = frozenset()) -> None:
+        self.volumes = volumes
+        self.lost = lost
+        """Of the buckets, modulo three, these do not answer."""
+        self.asked = 0
+        self.buckets = {
+            id(volume): cold_rows(volume, 0, len(volume.bucket) - 1) for volume in volumes
+        }
+
+    def holds(self, volume: Volume) -> bool:
+        return any(one is volume for one in self.volumes)
+
+    def look_up(self, wanted: Sequence[Wanted]) -> tuple[list[Given], tuple[Missing, ...]]:
+        self.asked += 1
+        given = []
+        for one in wanted:
+            starts, checks, posts = self.buckets[id(one.volume)]
+            which, count, check, post = [], [], [], []
+            for i, prefix in enumerate(one.prefix.tolist()):
+                bucket = prefix >> CHECK_BITS
+                if bucket % 3 in self.lost:
+                    continue
+                here = slice(starts[bucket], starts[bucket + 1])
+                if prefix & 255 in checks[here]:
+                    which.append(i)
+                    count.append(here.stop - here.start)
+                    check.append(checks[here])
+                    post.append(posts[here])
+            given.append(
+                Given(
+                    np.array(which, np.int64),
+                    np.array(count, np.int64),
+                    np.concatenate([np.empty(0, np.uint8), *check]),
+                    np.concatenate([np.empty(0, np.uint32), *post]),
+                )
+            )
+        missing = tuple(Missing(f"third {k}", 1 / 3, "UNREACHABLE") for k in sorted(self.lost))
+        return given, missing
+
+
+def questions() -> list[Question]:
+    """Every round of a search, for a clip that is indexed and changed, and for one that is not."""
+    out = []
+    for pcm in (song(5.0, seed=3, tempo=1.02, start_s=11.0), song(5.0, seed=77)):
+        features = query_features(pcm)
+        landmarks = features.landmarks
+        for step in ROUNDS:
+            few = Hypotheses(step.hypotheses.pitch[:40], step.hypotheses.tempo[:40])
+            triples = query_triples(landmarks, n_targets=8)
+            out.append(
+                Question(
+                    time=landmarks.time,
+                    bin=landmarks.bin,
+                    triples={PARAMS.search: triples},
+                    pitch=few.pitch,
+                    tempo=few.tempo,
+                    centre_half_frames=float(landmarks.n_frames - 1),
+                    margin=step.margin,
+                    least_votes=2,
+                )
+            )
+    return out
+
+
+def test_answers_are_the_same_element_for_element(volumes: tuple[Volume, ...]) -> None:
+    kept = Kept(volumes)
+    remote = RemotePostings(kept)
+    places = 0
+    for question in questions():
+        expected, given = LOCAL.ask(volumes, question), remote.ask(volumes, question)
+        assert given.missing == ()
+        for a, b in zip(expected.found, given.found, strict=True):
+            places += len(a.bin)
+            np.testing.assert_array_equal(a.hypothesis, b.hypothesis)
+            np.testing.assert_array_equal(a.bin, b.bin)
+            np.testing.assert_array_equal(a.votes, b.votes)
+    assert places > 200
+    assert kept.asked == len(questions())
+
+
+def test_hot_keys_are_not_kept(volumes: tuple[Volume, ...]) -> None:
+    volume = volumes[1]
+    starts, checks, posts = cold_rows(volume, 0, len(volume.bucket) - 1)
+    assert 0 < len(posts) < len(volume.post)
+    for bucket in np.flatnonzero(np.diff(starts))[:2000].tolist():
+        counts = np.bincount(checks[starts[bucket] : starts[bucket + 1]])
+        assert counts.max() <= hot_limit(volume)
+
+
+def test_volumes_here_and_there_answer_in_their_order(volumes: tuple[Volume, ...]) -> None:
+    question = questions()[0]
+    expected = LOCAL.ask(volumes, question)
+    for away in ((volumes[0],), (volumes[1],), ()):
+        given = RemotePostings(Kept(away)).ask(volumes, question)
+        for a, b in zip(expected.found, given.found, strict=True):
+            np.testing.assert_array_equal(a.bin, b.bin)
+            np.testing.assert_array_equal(a.votes, b.votes)
+
+
+def test_a_lost_part_is_named_and_what_is_left_still_votes(volumes: tuple[Volume, ...]) -> None:
+    question = questions()[0]
+    whole = LOCAL.ask(volumes, question)
+    given = RemotePostings(Kept(volumes, frozenset({1}))).ask(volumes, question)
+    assert [part.part for part in given.missing] == ["third 1"]
+    votes = [sum(int(f.votes.sum()) for f in answer.found) for answer in (whole, given)]
+    assert 0.3 * votes[0] < votes[1] < 0.9 * votes[0]
+
+
+def test_match_says_what_did_not_answer() -> None:
+    index = Index()
+    index.apply([(i, 1, join(extract(pcm))) for i, pcm in SONGS.items()])
+    index.seal()
+    snapshot = index.snapshot()
+    clip = SONGS[2][80_000:120_000]
+    for lost, parts in ((frozenset[int](), []), (frozenset({0, 2}), ["third 0", "third 2"])):
+        there = RemotePostings(Kept(snapshot.volumes, lost))
+        result = match(dataclasses.replace(snapshot, postings=there), clip)
+        assert [m.recording_id for m in result.matches] == [2]
+        assert [part.part for part in result.missing] == parts
+    assert match(snapshot, clip).missing == ()
+    assert match(snapshot.without([1]), clip).matches[0].recording_id == 2
