@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from soundhash_engine import Extractor, Fingerprint, decode_file, join
 from soundhash_engine.index import Index
 from soundhash_engine.spectrum import log_bands
+from tests.eval.degrade import CONDITIONS
 
 OFFSET_TOLERANCE_S = 0.5
 SAME_SOUND = 0.9
@@ -21,10 +23,13 @@ SAME_SOUND = 0.9
 class Query:
     """A clip and what is true of it.
 
-    kind    music, speech or negative (not indexed)
-    track   file name of the recording without its ending; empty for a negative
-    offset  seconds of the recording at the clip's start
-    speed   tempo factor
+    kind      music, speech or negative (not indexed)
+    track     file name of the recording without its ending; empty for a negative
+    offset_s  seconds of the recording at the clip's start
+    speed     tempo factor
+    pitch     frequency factor
+    source    recording that the clip was cut from, indexed or not; empty if the set does not say
+    source_offset_s  where in it
     """
 
     path: Path
@@ -34,6 +39,37 @@ class Query:
     track: str
     offset_s: float
     speed: float
+    pitch: float = 1.0
+    source: str = ""
+    source_offset_s: float = 0.0
+
+    @property
+    def family(self) -> str:
+        """Of the condition, for tables."""
+        known = CONDITIONS.get(self.condition)
+        return known.family if known else self.condition
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the engine was tuned on clips of this condition."""
+        known = CONDITIONS.get(self.condition)
+        return bool(known and known.prepared)
+
+
+def _query(folder: Path, row: dict[str, str]) -> Query:
+    known = CONDITIONS.get(row["condition"])
+    return Query(
+        path=folder / "queries" / row["file"],
+        condition=row["condition"],
+        length_s=float(row["length"]),
+        kind=row["kind"],
+        track=row["track"],
+        offset_s=float(row["offset"] or 0.0),
+        speed=float(row["speed"]),
+        pitch=float(row.get("pitch") or (known.pitch if known else 1.0)),
+        source=row.get("source") or row["track"],
+        source_offset_s=float(row.get("source_offset") or row["offset"] or 0.0),
+    )
 
 
 def read_queries(folder: Path, limit: int | None = None) -> list[Query]:
@@ -42,18 +78,7 @@ def read_queries(folder: Path, limit: int | None = None) -> list[Query]:
     Raises FileNotFoundError without ``queries.csv``.
     """
     with (folder / "queries.csv").open(newline="") as file:
-        queries = [
-            Query(
-                path=folder / "queries" / row["file"],
-                condition=row["condition"],
-                length_s=float(row["length"]),
-                kind=row["kind"],
-                track=row["track"],
-                offset_s=float(row["offset"] or 0.0),
-                speed=float(row["speed"]),
-            )
-            for row in csv.DictReader(file)
-        ]
+        queries = [_query(folder, row) for row in csv.DictReader(file)]
     if limit is None or limit >= len(queries):
         return queries
     cells: dict[tuple[str, float, str], list[Query]] = defaultdict(list)
@@ -64,6 +89,11 @@ def read_queries(folder: Path, limit: int | None = None) -> list[Query]:
         count = max(1, round(limit * len(cell) / len(queries)))
         chosen += [cell[i] for i in np.linspace(0, len(cell) - 1, count).astype(int)]
     return chosen
+
+
+def digest(folder: Path) -> str:
+    """What tells one set from another: twelve hex digits of the list of its clips."""
+    return hashlib.sha256((folder / "queries.csv").read_bytes()).hexdigest()[:12]
 
 
 def read_pcm(path: Path) -> NDArray[np.float32]:
@@ -104,30 +134,50 @@ def read_twins(pairs: Sequence[str]) -> dict[str, set[str]]:
 
 
 class Repeats:
-    """Whether a recording sounds the same at two offsets: loops have no single right place."""
+    """Whether two places sound the same: loops and reused passages have no single right place.
+
+    Measured on the recordings themselves, by nothing that the engine answers.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        """``folder``: the indexed recordings; those left out are in ``negatives`` beside it."""
+        self._folders = (folder, folder.parent / "negatives")
         self._levels: dict[str, NDArray[np.float32]] = {}
 
-    def same_sound(self, track: str, first_s: float, second_s: float, length_s: float) -> bool:
-        """Log levels of 27 bands correlate by at least 0.9, the offset off by up to 0.3 s."""
+    def _of(self, track: str) -> NDArray[np.float32] | None:
         levels = self._levels.get(track)
         if levels is None:
-            fine = log_bands(read_pcm(self._folder / f"{track}.wav")).astype(np.float32)
+            paths = [folder / f"{track}.wav" for folder in self._folders]
+            path = next((path for path in paths if path.exists()), None)
+            if path is None:
+                return None
+            fine = log_bands(read_pcm(path)).astype(np.float32)
             levels = fine[:, :162].reshape(len(fine), 27, 6).mean(axis=2)
             # Only a few recordings at a time: a long one has tens of megabytes.
             if len(self._levels) >= 8:
                 self._levels.pop(next(iter(self._levels)))
             self._levels[track] = levels
+        return levels
+
+    def same_sound(self, track: str, first_s: float, second_s: float, length_s: float) -> bool:
+        """Whether a recording sounds the same at two offsets."""
+        return self.alike(track, first_s, track, second_s, length_s)
+
+    def alike(
+        self, first: str, first_s: float, second: str, second_s: float, length_s: float
+    ) -> bool:
+        """Log levels of 27 bands correlate by at least 0.9, the offset off by up to 0.3 s."""
+        left, right = self._of(first), self._of(second)
+        if left is None or right is None:
+            return False
         n = round(length_s * 62.5)
         at = round(first_s * 62.5)
-        here = levels[max(0, at) : at + n]
+        here = left[max(0, at) : at + n]
         here = here - here.mean(axis=0)
         best = -1.0
         for shift in range(-19, 20):
             there_at = round(second_s * 62.5) + shift
-            there = levels[max(0, there_at) : there_at + n]
+            there = right[max(0, there_at) : there_at + n]
             if there_at < 0 or at < 0 or there.shape != here.shape:
                 continue
             there = there - there.mean(axis=0)

@@ -1,30 +1,32 @@
-"""How well the engine finds: recall, false answers, offsets and latency on an evaluation set.
+"""How well the engine finds: recall, false answers, errors and latency on an evaluation set.
 
-    python -m tests.eval.run --set DIR [--out answers.csv] [--limit N] [--json]
+    python -m tests.eval.run --set DIR [--limit N] [--by families|conditions] [--json FILE]
+                             [--out answers.csv] [--processes 2] [--history FILE]
                              [--leave-one-out [--twins A=B ...]]
 
-DIR holds refs/ (indexed), queries/ and queries.csv (file,condition,length,kind,track,offset,speed).
-A hit is the right recording with the offset within 0.5 s, or at a place that sounds the same.
+DIR is what ``tests.eval.build`` makes: refs/ (indexed), queries/ and queries.csv. A hit is the
+right recording with the offset within 0.5 s, or at a place that sounds the same. Each clip's best
+answer is kept even below the threshold, so that one run shows recall at every false rate.
 ``--leave-one-out`` hides each clip's own recording, and its ``--twins``, other versions of it or
-recordings made of the same samples: every answer is then a false one.
+recordings made of the same samples: every answer is then a false one. Latencies of two processes
+at once are not for quoting. ``--history`` appends the key figures to a file, a line a run.
 """
 
 import argparse
 import csv
 import dataclasses
 import json
+import multiprocessing
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from soundhash_engine import EngineError
+from soundhash_engine import EngineError, Match, MatchOptions, match
 from soundhash_engine.index import Index
-from soundhash_engine.matcher import Match, MatchOptions, match
+from soundhash_engine.score import PUBLISH_CONFIDENCE
 from soundhash_engine.warm import warm
 from tests.eval.data import (
     OFFSET_TOLERANCE_S,
@@ -35,28 +37,8 @@ from tests.eval.data import (
     read_queries,
     read_twins,
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
-    """One query's answer, judged.
-
-    verdict: hit, repeat (a hit at an equal place), offset (right recording, wrong place), wrong
-    (another recording), missed; false or silent for a clip that is not indexed
-    """
-
-    query: Query
-    verdict: str
-    track: str
-    offset_s: float
-    score: float
-    speed: float
-    seconds: float
-
-    @property
-    def found(self) -> bool:
-        """Counts as found."""
-        return self.verdict in {"hit", "repeat"}
+from tests.eval.figures import Outcome, print_table, summarise
+from tests.eval.history import append
 
 
 def _start_of(answer: Match) -> float:
@@ -65,146 +47,112 @@ def _start_of(answer: Match) -> float:
 
 
 def judge(query: Query, track: str, offset_s: float, repeats: Repeats) -> str:
-    """The verdict on an answer; ``track`` is empty for no answer."""
-    if query.kind == "negative":
-        return "false" if track else "silent"
+    """The verdict on an answer (see `Outcome`); ``track`` is empty for none."""
     if not track:
-        return "missed"
-    if track != query.track:
-        return "wrong"
-    if abs(offset_s - query.offset_s) <= OFFSET_TOLERANCE_S:
+        return "silent" if query.kind == "negative" else "missed"
+    if track == query.track and abs(offset_s - query.offset_s) <= OFFSET_TOLERANCE_S:
         return "hit"
-    length_s = query.length_s * query.speed
-    if repeats.same_sound(track, query.offset_s, offset_s, length_s):
-        return "repeat"
-    return "offset"
+    same = bool(query.source) and repeats.alike(
+        query.source, query.source_offset_s, track, offset_s, query.length_s * query.speed
+    )
+    if query.kind == "negative":
+        return "shared" if same else "false"
+    if track == query.track:
+        return "repeat" if same else "offset"
+    return "twin" if same else "wrong"
 
 
-def run(
-    index: Index,
-    names: dict[int, str],
-    queries: Sequence[Query],
-    repeats: Repeats,
-    *,
-    hide: Mapping[str, Iterable[str]] | None = None,
-) -> list[Outcome]:
-    """Ask every query; ``hide``: recordings that are left out for the clips of one."""
-    ids = {name: number for number, name in names.items()}
-    everything = index.snapshot()
-    outcomes = []
-    for query in queries:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Examiner:
+    """Asks queries of one index.
+
+    hide  recordings that are left out for the clips of one
+    """
+
+    index: Index
+    names: dict[int, str]
+    repeats: Repeats
+    hide: Mapping[str, Iterable[str]] | None = None
+
+    def ask(self, query: Query) -> Outcome:
+        """The best answer to one query."""
         pcm = read_pcm(query.path)
-        snapshot = everything
-        if hide is not None and query.track:
-            snapshot = everything.without([ids[name] for name in hide[query.track]])
+        snapshot = self.index.snapshot()
+        if self.hide is not None and query.track:
+            ids = {name: number for number, name in self.names.items()}
+            snapshot = snapshot.without([ids[name] for name in self.hide[query.track]])
         begun = time.perf_counter()
         try:
-            matches = match(snapshot, pcm, MatchOptions(top=1)).matches
+            matches = match(snapshot, pcm, MatchOptions(top=1, min_confidence=0.0)).matches
         except EngineError:
             matches = ()
         seconds = time.perf_counter() - begun
-        best = matches[0] if matches else None
-        track = names[best.recording_id] if best else ""
-        offset_s = _start_of(best) if best else 0.0
-        outcomes.append(
-            Outcome(
-                query=query,
-                verdict=judge(query, track, offset_s, repeats),
-                track=track,
-                offset_s=offset_s,
-                score=best.score if best else float("nan"),
-                speed=best.speed if best else float("nan"),
-                seconds=seconds,
+        if not matches:
+            verdict = judge(query, "", 0.0, self.repeats)
+            nan = float("nan")
+            return Outcome(query, verdict, "", 0.0, nan, 0.0, nan, nan, False, seconds)
+        best = matches[0]
+        track, offset_s = self.names[best.recording_id], _start_of(best)
+        return Outcome(
+            query=query,
+            verdict=judge(query, track, offset_s, self.repeats),
+            track=track,
+            offset_s=offset_s,
+            score=best.score,
+            confidence=best.confidence,
+            speed=best.speed,
+            pitch=best.pitch,
+            given=best.confidence >= MatchOptions().min_confidence,
+            seconds=seconds,
+        )
+
+
+ANSWER = ("confidence", "given", "verdict", "speed", "pitch")
+
+_examiner: list[Examiner] = []
+"""What forked processes share: one copy of the index."""
+
+
+def _ask(query: Query) -> Outcome:
+    return _examiner[0].ask(query)
+
+
+def run(examiner: Examiner, queries: Sequence[Query], processes: int = 1) -> list[Outcome]:
+    """Ask every query."""
+    if processes == 1:
+        return [examiner.ask(query) for query in queries]
+    _examiner[:] = [examiner]
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        return pool.map(_ask, queries, chunksize=16)
+
+
+def write_answers(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """One row a query: what was answered and what it is worth."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "track", "offset", "score", "seconds", *ANSWER])
+        for o in outcomes:
+            offset = f"{o.offset_s:.3f}" if o.track else ""
+            figures = [getattr(o, name) for name in ANSWER]
+            writer.writerow(
+                [o.query.path.name, o.track, offset, f"{o.score:.3f}", f"{o.seconds:.4f}", *figures]
             )
-        )
-    return outcomes
 
 
-def _share(outcomes: Sequence[Outcome]) -> float | None:
-    """Percent found."""
-    if not outcomes:
-        return None
-    return 100.0 * sum(o.found for o in outcomes) / len(outcomes)
-
-
-def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """All figures, as JSON."""
-    positive = [o for o in outcomes if o.query.kind != "negative"]
-    negative = [o for o in outcomes if o.query.kind == "negative"]
-    lengths = sorted({o.query.length_s for o in outcomes})
-    cells: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in positive:
-        cells[outcome.query.condition].append(outcome)
-
-    def row(part: Sequence[Outcome]) -> dict[str, Any]:
-        errors = [abs(o.offset_s - o.query.offset_s) for o in part if o.verdict == "hit"]
-        return {
-            "clips": len(part),
-            "recall_percent": _share(part),
-            "by_length_percent": {
-                f"{length:g}": _share([o for o in part if o.query.length_s == length])
-                for length in lengths
-            },
-            "within_100_ms_percent": 100.0 * sum(e <= 0.1 for e in errors) / len(part)
-            if part
-            else None,
-            "repeats": sum(o.verdict == "repeat" for o in part),
-            "offset": sum(o.verdict == "offset" for o in part),
-            "wrong": sum(o.verdict == "wrong" for o in part),
-            "missed": sum(o.verdict == "missed" for o in part),
-            "offset_error_ms": _spread([1000.0 * e for e in errors]),
-            "speed_error_percent": _spread(
-                [100.0 * abs(o.speed / o.query.speed - 1.0) for o in part if o.found]
-            ),
-            "latency_ms": _spread([1000.0 * o.seconds for o in part]),
-        }
-
+def hidden_report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What was answered with each clip's own recording hidden."""
+    hidden = [o for o in outcomes if o.query.track]
+    answered = [o for o in hidden if o.given]
+    public = [o for o in hidden if o.confidence >= PUBLISH_CONFIDENCE]
     return {
-        "conditions": {condition: row(part) for condition, part in cells.items()},
-        "all": row(positive),
-        "music_percent": _share([o for o in positive if o.query.kind == "music"]),
-        "speech_percent": _share([o for o in positive if o.query.kind == "speech"]),
-        "unindexed": {
-            "clips": len(negative),
-            "false": sum(o.verdict == "false" for o in negative),
-            "latency_ms": _spread([1000.0 * o.seconds for o in negative]),
-        },
+        "clips": len(hidden),
+        "answered": len(answered),
+        "percent": 100.0 * len(answered) / max(1, len(hidden)),
+        "same_sound": sum(o.right for o in answered),
+        "published": len(public),
+        "published_same_sound": sum(o.right for o in public),
+        "pairs": Counter(f"{o.query.track}={o.track}" for o in answered).most_common(),
     }
-
-
-def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    if not values:
-        return None
-    return {"median": float(np.median(values)), "p95": float(np.percentile(values, 95))}
-
-
-def print_table(summary: dict[str, Any]) -> None:
-    """The figures for people."""
-    everything = summary["all"]
-    lengths = list(everything["by_length_percent"])
-    print(
-        f"{'condition':<12}"
-        + "".join(f"{length + ' s':>8}" for length in lengths)
-        + f"{'all':>8}{'wrong':>7}{'offset':>8}{'≤0.1 s':>8}{'err ms':>8}{'p95':>6}"
-        + f"{'ms':>7}{'p95':>7}"
-    )
-    for name, row in [*summary["conditions"].items(), ("ALL", everything)]:
-        error = row["offset_error_ms"] or {"median": float("nan"), "p95": float("nan")}
-        shares = [row["by_length_percent"][length] for length in lengths]
-        print(
-            f"{name:<12}"
-            + "".join("       –" if s is None else f"{s:8.1f}" for s in shares)
-            + f"{row['recall_percent']:8.1f}{row['wrong']:7d}{row['offset']:8d}"
-            + f"{row['within_100_ms_percent']:8.1f}{error['median']:8.1f}{error['p95']:6.0f}"
-            + f"{row['latency_ms']['median']:7.1f}{row['latency_ms']['p95']:7.1f}"
-        )
-    unindexed = summary["unindexed"]
-    print(
-        f"recall {everything['recall_percent']:.1f} % of {everything['clips']} clips "
-        f"(repeats {everything['repeats']}, right recording at a wrong place "
-        f"{everything['offset']}, wrong recording {everything['wrong']}), "
-        f"false answers {unindexed['false']} of {unindexed['clips']}"
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -213,57 +161,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--set", type=Path, required=True, dest="folder")
-    parser.add_argument("--out", type=Path, help="answers: file,track,offset,score,seconds")
     parser.add_argument("--limit", type=int, help="about this many clips, of every condition")
+    parser.add_argument("--by", choices=("families", "conditions"), default="conditions")
+    parser.add_argument("--out", type=Path, help="where to write each query's answer (CSV)")
+    parser.add_argument("--json", type=Path, help="where to write all figures")
+    parser.add_argument("--history", type=Path, help="where to append the key figures")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--leave-one-out", action="store_true")
     parser.add_argument("--twins", nargs="*", default=[])
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     warm()
     queries = read_queries(options.folder, options.limit)
     begun = time.perf_counter()
     index, names = index_folder(options.folder / "refs")
-    if not options.json:
-        print(
-            f"{index.status().hours:.2f} h indexed in {time.perf_counter() - begun:.1f} s",
-            file=sys.stderr,
-        )
+    hours = index.status().hours
+    print(f"{hours:.2f} h indexed in {time.perf_counter() - begun:.1f} s", file=sys.stderr)
     twins = read_twins(options.twins)
     hide = {name: {name} | twins[name] for name in names.values()}
-    outcomes = run(
+    examiner = Examiner(
         index,
         names,
-        queries,
         Repeats(options.folder / "refs"),
-        hide=hide if options.leave_one_out else None,
+        hide if options.leave_one_out else None,
     )
+    outcomes = run(examiner, queries, options.processes)
     if options.out:
-        with options.out.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["file", "track", "offset", "score", "seconds"])
-            for o in outcomes:
-                offset = f"{o.offset_s:.3f}" if o.track else ""
-                writer.writerow(
-                    [o.query.path.name, o.track, offset, f"{o.score:.2f}", f"{o.seconds:.4f}"]
-                )
+        write_answers(options.out, outcomes)
     if options.leave_one_out:
-        hidden = [o for o in outcomes if o.query.track]
-        answered = [o for o in hidden if o.track]
-        report = {
-            "clips": len(hidden),
-            "answered": len(answered),
-            "percent": 100.0 * len(answered) / max(1, len(hidden)),
-            "pairs": Counter(f"{o.query.track}={o.track}" for o in answered).most_common(),
-        }
-        print(
-            json.dumps(report) if options.json else f"answers with the recording hidden: {report}"
-        )
+        report = hidden_report(outcomes)
+        if options.json:
+            options.json.write_text(json.dumps(report, indent=2))
+        print(f"answers with the recording hidden: {report}")
         return 0
-    summary = summarise(outcomes)
+    summary = summarise(outcomes, PUBLISH_CONFIDENCE)
+    summary["hours"] = hours
     if options.json:
-        print(json.dumps(summary, indent=2))
-    else:
-        print_table(summary)
+        options.json.write_text(json.dumps(summary, indent=2))
+    if options.history:
+        append(options.history, options.folder, summary)
+    print_table(summary, options.by)
     return 0
 
 
