@@ -251,14 +251,15 @@ def print_table(summary: dict[str, Any], by: str = "families") -> None:
     for name, figures in rows:
         error = figures["offset_error_ms"] or nothing
         speed = figures["speed_error_percent"] or nothing
+        latency = figures["latency_ms"] or nothing
         shares = [figures["by_length_percent"].get(length) for length in lengths]
         print(
             f"{name:<20}{figures['clips']:6d}"
             + "".join("      –" if s is None else f"{s:7.1f}" for s in shares)
             + f"{figures['recall_percent']:7.1f}{figures['best_answer_right_percent']:7.1f}"
             + f"{figures['wrong']:6d}{figures['offset']:7d}"
-            + f"{error['median']:7.1f}{error['p95']:5.0f}{speed['p95']:7.2f}{figures['latency_ms']['median']:7.1f}"
-            + f"{figures['latency_ms']['p95']:7.1f}"
+            + f"{error['median']:7.1f}{error['p95']:5.0f}{speed['p95']:7.2f}"
+            + f"{latency['median']:7.1f}{latency['p95']:7.1f}"
         )
     for name, key in (("threshold", "unindexed"), ("publish threshold", "published")):
         part = summary[key]
