@@ -1,10 +1,11 @@
 """Who shares keys with a clip: the protocol between a search and an index's postings.
 
-A `Question` is one round of a search: triples of a clip and the changes under which they are looked
-up. An `Answer` is where votes gather, and which part of the index did not answer. Postings that
-lie in a volume's own arrays answer through one fused kernel (`LocalPostings`); postings that lie
-elsewhere, for example in a database, through `RemotePostings`: it makes the keys, asks a `Lookup`
-for their postings once a round, and counts here. Both give the same answer, element for element.
+A `Question` is one round of a search: what of a clip is looked up, and the changes for which. An
+`Answer` is where votes gather, and which part of the index did not answer. Postings that lie in a
+volume's own arrays answer through one fused kernel (`LocalPostings`); of postings that lie
+elsewhere, for example in a database, `RemotePostings` asks a `Lookup` for the buckets that are
+wanted, once a round, and then lets the same kernel read those instead of the volume's. Both give
+the same answer, element for element.
 """
 
 import dataclasses
@@ -14,16 +15,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from soundhash_engine.layout import CHECK_BITS, KEY_BITS
+from soundhash_engine.hypotheses import Hypotheses
+from soundhash_engine.jit import kernel
+from soundhash_engine.layout import BUCKET_FRAME_BITS, CHECK_BITS, KEY_BITS
 from soundhash_engine.params import SearchParams
-from soundhash_engine.remote import (
-    cold_postings,
-    count_rounds,
-    distinct_keys,
-    hash_question,
-    match_keys,
-)
+from soundhash_engine.probes import Probes
 from soundhash_engine.retrieval import vote
+from soundhash_engine.triples import ANCHOR_SHIFT
 from soundhash_engine.volume import Volume
 
 MOST_FOUND = 65536
@@ -48,21 +46,14 @@ class Missing:
 class Question:
     """One round of a search.
 
-    time, bin           of the clip's landmarks: int32 half frames, int16 quarter bins
-    triples             int32 (n, 3), indices of an anchor and two targets, by the parameters with
-                        which a volume's own triples were made
-    pitch, tempo        float64, one a hypothesis: bins and factor
-    centre_half_frames  the clip's centre, at which votes are counted
-    margin              share of a cell within which its neighbour is asked too; 0: none
-    least_votes         of a place
+    changes      pitches and tempos under which the clip is looked up
+    probes       what is looked up, by the parameters with which a volume's triples were made
+    margin       share of a cell within which its neighbour is asked too; 0: none
+    least_votes  of a place
     """
 
-    time: NDArray[np.int32]
-    bin: NDArray[np.int16]
-    triples: Mapping[SearchParams, NDArray[np.int32]]
-    pitch: NDArray[np.float64]
-    tempo: NDArray[np.float64]
-    centre_half_frames: float
+    changes: Hypotheses
+    probes: Mapping[SearchParams, Probes]
     margin: float
     least_votes: int
 
@@ -71,7 +62,7 @@ class Question:
 class Found:
     """Places of one volume on which votes gather; arrays of the same length.
 
-    hypothesis  int32, index into the question's
+    hypothesis  int32, index into the question's changes
     bin         uint32, the place: `retrieval.VOTE_BIN_FRAMES` frames of the volume's time line
     votes       int32
     """
@@ -106,52 +97,85 @@ class LocalPostings:
 
     def ask(self, volumes: Sequence[Volume], question: Question) -> Answer:
         """Votes in each of the volumes; nothing is ever missing."""
-        hypothesis = np.empty(MOST_FOUND, np.int32)
-        bins = np.empty(MOST_FOUND, np.uint32)
-        votes = np.empty(MOST_FOUND, np.int32)
-        found: list[Found] = []
-        for volume in volumes:
-            n, _, _ = vote(
-                *_asked(question, volume.search),
-                question.margin,
-                volume.bits,
-                volume.bucket,
-                volume.post,
-                volume.check,
-                hot_limit(volume),
-                question.least_votes,
-                hypothesis,
-                bins,
-                votes,
+        return Answer(
+            tuple(
+                _count(volume, question, _EVERY_ROW, volume.bucket, volume.post, volume.check)
+                for volume in volumes
             )
-            found.append(Found(hypothesis[:n].copy(), bins[:n].copy(), votes[:n].copy()))
-        return Answer(tuple(found))
+        )
 
 
 LOCAL = LocalPostings()
+_EVERY_ROW = np.empty(0, np.int64)
+
+
+def _count(
+    volume: Volume,
+    question: Question,
+    rows: NDArray[np.int64],
+    bucket: NDArray[np.uint32],
+    post: NDArray[np.uint32],
+    check: NDArray[np.uint8],
+) -> Found:
+    """Votes in one volume; ``rows`` as in `retrieval.look_up`."""
+    probes, changes = question.probes[volume.search], question.changes
+    hypothesis = np.empty(MOST_FOUND, np.int32)
+    bins = np.empty(MOST_FOUND, np.uint32)
+    votes = np.empty(MOST_FOUND, np.int32)
+    n, _, _ = vote(
+        probes.hashes,
+        probes.cells,
+        probes.first_cell,
+        probes.triple,
+        probes.first_tempo,
+        probes.last_tempo,
+        len(probes),
+        probes.anchor,
+        probes.from_centre,
+        changes.tempos,
+        changes.pitch,
+        changes.above,
+        volume.search.triple_bin_cell_bins,
+        question.margin,
+        volume.bits,
+        rows,
+        bucket,
+        post,
+        check,
+        hot_limit(volume),
+        question.least_votes,
+        hypothesis,
+        bins,
+        votes,
+    )
+    return Found(hypothesis[:n].copy(), bins[:n].copy(), votes[:n].copy())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
-    """What is asked of one volume: the first ``volume.bits + CHECK_BITS`` bits of the keys.
+    """What is asked of one volume: ranges of the first ``volume.bits + CHECK_BITS`` bits of keys.
 
-    prefix  int64, rising, each once
+    first, last  int64, rising, apart: keys that begin with first … last
+    bucket       int64, rising, each once: the buckets that such keys lie in
     """
 
     volume: Volume
-    prefix: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    bucket: NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """The buckets of one volume that have a posting with the wanted check byte.
+    """What lies in the wanted buckets of one volume.
 
-    which  int64, indices into `Wanted.prefix`, each at most once
-    count  int64, postings in the bucket
+    which  int64, indices into `Wanted.bucket`, rising
+    count  int64, postings of the bucket
     check  uint8, the buckets' check bytes one after the other
     post   uint32, the buckets' words one after the other, as in `Volume.post`
 
-    Postings that never vote (`cold_rows`) may be left out.
+    Postings outside the wanted ranges and those that never vote (`cold_rows`) may be left out, the
+    others are in the order in which the volume has them.
     """
 
     which: NDArray[np.int64]
@@ -193,54 +217,45 @@ class RemotePostings:
     def _ask_far(
         self, volumes: Sequence[Volume], question: Question
     ) -> tuple[list[Found], tuple[Missing, ...]]:
-        # Volumes whose triples were made alike, that is nearly always all, share their keys.
-        asked: dict[SearchParams, _Keys] = {}
-        for volume in volumes:
-            if volume.search not in asked:
-                asked[volume.search] = _Keys.of(question, volume.search)
-        wanted = [asked[volume.search].wanted(volume) for volume in volumes]
+        wanted = [_wanted(volume, question.probes[volume.search]) for volume in volumes]
         given, missing = self._lookup.look_up(wanted)
-        found = [
-            asked[one.volume.search].count(one, part, question.least_votes)
-            for one, part in zip(wanted, given, strict=True)
-        ]
+        found = []
+        for one, part in zip(wanted, given, strict=True):
+            count = np.zeros(len(one.bucket), np.int64)
+            count[part.which] = part.count
+            bucket = np.concatenate([[0], np.cumsum(count)]).astype(np.uint32)
+            probes = question.probes[one.volume.search]
+            rows = np.searchsorted(one.bucket, probes.hashes >> (KEY_BITS - one.volume.bits))
+            found.append(_count(one.volume, question, rows, bucket, part.post, part.check))
         return found, missing
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class _Keys:
-    """All keys of a question: each once, and which of them every probe asks."""
+def _wanted(volume: Volume, probes: Probes) -> Wanted:
+    top = probes.hashes + ((probes.cells.astype(np.int64) - 1) << ANCHOR_SHIFT)
+    below = KEY_BITS - volume.bits - CHECK_BITS
+    first, last = _join_ranges(*_in_order(probes.hashes >> below, top >> below))
+    low, high = _join_ranges(first >> CHECK_BITS, last >> CHECK_BITS)
+    length = high - low + 1
+    bucket = np.repeat(high + 1 - np.cumsum(length), length) + np.arange(int(length.sum()))
+    return Wanted(volume, first, last, bucket)
 
-    distinct: NDArray[np.uint64]
-    which: NDArray[np.int32]
-    shifts: NDArray[np.float32]
-    first: NDArray[np.int64]
-    """Of each hypothesis' probes, and their number."""
 
-    @classmethod
-    def of(cls, question: Question, search: SearchParams) -> "_Keys":
-        hashes, shifts, first = hash_question(*_asked(question, search), question.margin)
-        distinct, which = distinct_keys(hashes)
-        return cls(distinct, which, shifts, first)
+def _in_order(
+    first: NDArray[np.int64], last: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    order = np.argsort(first, kind="stable")
+    return first[order], last[order]
 
-    def wanted(self, volume: Volume) -> Wanted:
-        prefix = (self.distinct >> np.uint64(KEY_BITS - volume.bits - CHECK_BITS)).astype(np.int64)
-        new = np.ones(len(prefix), np.bool_)
-        new[1:] = prefix[1:] != prefix[:-1]
-        return Wanted(volume, prefix[new])
 
-    def count(self, wanted: Wanted, given: Given, least_votes: int) -> Found:
-        bits = wanted.volume.bits
-        low, frames = match_keys(
-            self.distinct, bits, wanted.prefix, given.which, given.count, given.check, given.post
-        )
-        hypothesis = np.empty(MOST_FOUND, np.int32)
-        bins = np.empty(MOST_FOUND, np.uint32)
-        votes = np.empty(MOST_FOUND, np.int32)
-        n = count_rounds(
-            self.which, self.shifts, self.first, low, frames, least_votes, hypothesis, bins, votes
-        )
-        return Found(hypothesis[:n], bins[:n], votes[:n])
+def _join_ranges(
+    first: NDArray[np.int64], last: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ranges first … last in rising order, those that overlap or touch made one."""
+    if not len(first):
+        return first, last
+    reach = np.maximum.accumulate(last)
+    new = np.append(True, first[1:] > reach[:-1] + 1)
+    return first[new], reach[np.append(np.flatnonzero(new)[1:] - 1, len(first) - 1)]
 
 
 def cold_rows(
@@ -250,35 +265,48 @@ def cold_rows(
 
     Returns where each bucket begins and where the last one ends, the check bytes and the words.
     """
-    return cold_postings(
-        volume.bucket, volume.post, volume.check, first_bucket, last_bucket, hot_limit(volume)
+    return _cold_postings(
+        volume.bucket,
+        volume.post,
+        volume.check,
+        first_bucket,
+        last_bucket,
+        volume.bits + BUCKET_FRAME_BITS,
+        hot_limit(volume),
     )
 
 
-def _asked(
-    question: Question, search: SearchParams
-) -> tuple[
-    NDArray[np.int32],
-    NDArray[np.int16],
-    NDArray[np.int32],
-    NDArray[np.float64],
-    NDArray[np.float64],
-    float,
-    float,
-    float,
-    float,
-    float,
-]:
-    """The kernels' first arguments."""
-    return (
-        question.time,
-        question.bin,
-        question.triples[search],
-        question.pitch,
-        question.tempo,
-        question.centre_half_frames,
-        search.triple_bin_cell_bins,
-        search.triple_time_cell_frames,
-        2.0 * search.triple_min_dt_frames,
-        2.0 * search.triple_max_dt_frames,
-    )
+@kernel
+def _cold_postings(
+    bucket: NDArray[np.uint32],
+    post: NDArray[np.uint32],
+    check: NDArray[np.uint8],
+    first_bucket: int,
+    last_bucket: int,
+    frame_bits: int,
+    limit: int,
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint32]]:
+    """Copy the postings of some buckets without keys that have more than ``limit`` of them."""
+    total = np.int64(bucket[last_bucket]) - np.int64(bucket[first_bucket])
+    starts = np.zeros(last_bucket - first_bucket + 1, np.int64)
+    checks = np.empty(total, np.uint8)
+    posts = np.empty(total, np.uint32)
+    up = np.uint64(frame_bits)
+    n = 0
+    for b in range(first_bucket, last_bucket):
+        end = np.int64(bucket[b + 1])
+        i = np.int64(bucket[b])
+        while i < end:
+            # A bucket's postings are in order of key: those of one stand together.
+            rest = np.uint64(post[i]) >> up
+            j = i
+            while j < end and check[j] == check[i] and np.uint64(post[j]) >> up == rest:
+                j += 1
+            if j - i <= limit:
+                for k in range(i, j):
+                    checks[n] = check[k]
+                    posts[n] = post[k]
+                    n += 1
+            i = j
+        starts[b - first_bucket + 1] = n
+    return starts, checks[:n], posts[:n]

@@ -1,27 +1,34 @@
-"""The kernels of retrieval: hash a clip's triples, look them up, count votes."""
+"""The kernels of retrieval: ask for a clip's triples, look them up, count votes.
+
+A triple is asked for once for all changes that give it the same times, and for a range of anchor
+cells at once: of the hundreds of changes of a round most share their look-ups.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from soundhash_engine.jit import kernel
-from soundhash_engine.layout import BUCKET_FRAME_BITS, CHECK_BITS, KEY_BITS
+from soundhash_engine.layout import BUCKET_FRAME_BITS, CHECK_BITS
 from soundhash_engine.triples import (
+    ANCHOR_SHIFT,
     FIELD_CELLS,
-    SHIFT_X,
-    SHIFT_Y1,
-    SHIFT_Y2,
-    SHIFT_Z1,
+    HASH_BITS,
     Y_OFFSET,
-    mix64,
+    spread,
 )
 
 VOTE_BIN_FRAMES = 6
 _BATCH = 1024
 """Look-ups go through each stage this many at a time, so that cache misses overlap."""
+_FOUND = 1 << 15
+_CHUNK = 256
+_MOST_FILTERED = 1 << 17
+_MOST_CHUNKS = 1 << 15
+"""Votes of all changes: 8 million."""
 
 
 @kernel
-def _cell_neighbours(value: float, margin: float, cells: NDArray[np.int64]) -> int:
+def _neighbours(value: float, margin: float, cells: NDArray[np.int64]) -> int:
     """The cell of ``value`` and the neighbour whose border is nearer than ``margin`` (in cells)."""
     cell = np.int64(np.floor(value))
     cells[0] = cell
@@ -36,201 +43,286 @@ def _cell_neighbours(value: float, margin: float, cells: NDArray[np.int64]) -> i
 
 
 @kernel
-def lay_out(
+def make_probes(
     time: NDArray[np.int32],
     bins: NDArray[np.int16],
     triples: NDArray[np.int32],
-    centre_half: float,
-    cell_bins: float,
-    x: NDArray[np.float64],
-    differences: NDArray[np.int64],
-    first: NDArray[np.float64],
-    last: NDArray[np.float64],
-    from_centre: NDArray[np.float64],
-) -> None:
-    """What of the triples no hypothesis changes, in arrays that are read one after the other.
-
-    The anchor's frequency (cells), the packed differences, the times to both targets and the
-    anchor's time from the clip's centre (half frames).
-    """
-    scale = 0.25 / cell_bins
-    shift = 0.125 / cell_bins
-    for i in range(triples.shape[0]):
-        a = triples[i, 0]
-        b = triples[i, 1]
-        c = triples[i, 2]
-        fa = np.float64(bins[a])
-        x[i] = fa * scale + shift
-        y1 = np.int64(np.floor((bins[b] - fa) * scale + shift)) + Y_OFFSET
-        y2 = np.int64(np.floor((bins[c] - fa) * scale + shift)) + Y_OFFSET
-        differences[i] = (y1 << SHIFT_Y1) | (y2 << SHIFT_Y2)
-        first[i] = time[b] - time[a]
-        last[i] = time[c] - time[a]
-        from_centre[i] = time[a] - centre_half
-
-
-@kernel
-def make_hashes(
-    x: NDArray[np.float64],
-    differences: NDArray[np.int64],
-    first: NDArray[np.float64],
-    last: NDArray[np.float64],
-    from_centre: NDArray[np.float64],
-    pitch_cells: float,
-    tempo: float,
-    cell_frames: float,
-    min_half: float,
-    max_half: float,
-    hashes: NDArray[np.uint64],
-    shifts: NDArray[np.float32],
-) -> int:
-    """Hashes of all triples under one hypothesis, with the frames from anchor to centre."""
-    n = 0
-    scale = 0.5 / cell_frames
-    shift = 0.25 / cell_frames
-    for i in range(x.shape[0]):
-        dtb = first[i] * tempo
-        dtc = last[i] * tempo
-        cx = np.int64(np.floor(x[i] - pitch_cells))
-        if dtb < min_half - 0.5 or dtc > max_half + 0.5 or cx < 0 or cx >= FIELD_CELLS:
-            continue
-        hashes[n] = mix64(
-            (cx << SHIFT_X)
-            | differences[i]
-            | (np.int64(dtb * scale + shift) << SHIFT_Z1)
-            | np.int64(dtc * scale + shift)
-        )
-        shifts[n] = np.float32(from_centre[i] * 0.5 * tempo)
-        n += 1
-    return n
-
-
-@kernel
-def make_soft_hashes(
-    time: NDArray[np.int32],
-    bins: NDArray[np.int16],
-    triples: NDArray[np.int32],
-    pitch: float,
-    tempo: float,
-    centre_half: float,
+    tempo: NDArray[np.float64],
+    lowest: NDArray[np.float64],
+    highest: NDArray[np.float64],
     cell_bins: float,
     cell_frames: float,
     min_half: float,
     max_half: float,
     margin: float,
-    hashes: NDArray[np.uint64],
-    shifts: NDArray[np.float32],
+    anchor: NDArray[np.float64],
+    hashes: NDArray[np.int64],
+    cells: NDArray[np.uint8],
+    first_cell: NDArray[np.int16],
+    triple: NDArray[np.int32],
+    first_tempo: NDArray[np.int16],
+    last_tempo: NDArray[np.int16],
 ) -> int:
-    """Like ``make_hashes``, with the neighbour of every cell whose border is near."""
+    """What to look up for all changes; returns the number of probes.
+
+    ``tempo`` rises; ``lowest`` and ``highest`` are the pitches (bins) that go with each. A probe
+    asks for ``cells`` anchor cells from that of its hash on, for the tempos first … last.
+    ``anchor`` receives each triple's anchor, in cells. With a ``margin`` the neighbours of cells
+    whose border is near are asked for too (of the times' cells where there is a single tempo).
+    """
     n = 0
-    most = hashes.shape[0] - 32
+    most = hashes.shape[0] - 16
     scale_f = 0.25 / cell_bins
     shift_f = 0.125 / cell_bins
     scale_t = 0.5 / cell_frames
     shift_t = 0.25 / cell_frames
-    pitch_cells = pitch / cell_bins
-    cells = np.empty((5, 2), np.int64)
-    count = np.ones(5, np.int64)
+    n_tempos = tempo.shape[0]
+    time_margin = margin if n_tempos == 1 else 0.0
+    y1 = np.empty(2, np.int64)
+    y2 = np.empty(2, np.int64)
+    z1 = np.empty(2, np.int64)
+    z2 = np.empty(2, np.int64)
+    low_cell = np.empty(n_tempos, np.float64)
+    high_cell = np.empty(n_tempos, np.float64)
+    for t in range(n_tempos):
+        low_cell[t] = -highest[t] / cell_bins - margin
+        high_cell[t] = -lowest[t] / cell_bins + margin
     for i in range(triples.shape[0]):
         a = triples[i, 0]
         b = triples[i, 1]
         c = triples[i, 2]
-        dtb = (time[b] - time[a]) * tempo
-        dtc = (time[c] - time[a]) * tempo
-        if dtb < min_half - 0.5 or dtc > max_half + 0.5 or n > most:
-            continue
-        shift = np.float32((time[a] - centre_half) * 0.5 * tempo)
         fa = np.float64(bins[a])
-        x = fa * scale_f + shift_f - pitch_cells
-        y1 = (bins[b] - fa) * scale_f + shift_f
-        y2 = (bins[c] - fa) * scale_f + shift_f
-        z1 = dtb * scale_t + shift_t
-        z2 = dtc * scale_t + shift_t
-        count[0] = _cell_neighbours(x, margin, cells[0])
-        count[1] = _cell_neighbours(y1, margin, cells[1])
-        count[2] = _cell_neighbours(y2, margin, cells[2])
-        count[3] = _cell_neighbours(z1, margin, cells[3])
-        count[4] = _cell_neighbours(z2, margin, cells[4])
-        for i0 in range(count[0]):
-            if cells[0, i0] < 0 or cells[0, i0] >= FIELD_CELLS:
+        x = fa * scale_f + shift_f
+        anchor[i] = x
+        n_y1 = _neighbours((bins[b] - fa) * scale_f + shift_f, margin, y1)
+        n_y2 = _neighbours((bins[c] - fa) * scale_f + shift_f, margin, y2)
+        to_b = np.float64(time[b] - time[a])
+        to_c = np.float64(time[c] - time[a])
+        begun = -1
+        here_b = -1
+        here_c = -1
+        low = 0.0
+        high = 0.0
+        for t in range(n_tempos + 1):
+            cell_b = -1
+            cell_c = -1
+            inside = False
+            if t < n_tempos:
+                dt_b = to_b * tempo[t]
+                dt_c = to_c * tempo[t]
+                inside = dt_b >= min_half - 0.5 and dt_c <= max_half + 0.5
+                if inside:
+                    cell_b = int(dt_b * scale_t + shift_t)
+                    cell_c = int(dt_c * scale_t + shift_t)
+            if inside and begun >= 0 and cell_b == here_b and cell_c == here_c:
+                low = min(low, low_cell[t])
+                high = max(high, high_cell[t])
                 continue
-            for i1 in range(count[1]):
-                for i2 in range(count[2]):
-                    for i3 in range(count[3]):
-                        for i4 in range(count[4]):
-                            hashes[n] = mix64(
-                                (cells[0, i0] << SHIFT_X)
-                                | ((cells[1, i1] + Y_OFFSET) << SHIFT_Y1)
-                                | ((cells[2, i2] + Y_OFFSET) << SHIFT_Y2)
-                                | (cells[3, i3] << SHIFT_Z1)
-                                | cells[4, i4]
-                            )
-                            shifts[n] = shift
-                            n += 1
+            if begun >= 0:
+                first = int(max(0.0, np.floor(x + low)))
+                last = int(min(FIELD_CELLS - 1.0, np.floor(x + high)))
+                n_z1 = 1
+                n_z2 = 1
+                z1[0] = here_b
+                z2[0] = here_c
+                if time_margin > 0.0:
+                    n_z1 = _neighbours(to_b * tempo[begun] * scale_t + shift_t, time_margin, z1)
+                    n_z2 = _neighbours(to_c * tempo[begun] * scale_t + shift_t, time_margin, z2)
+                if first <= last and n < most:
+                    for i1 in range(n_y1):
+                        for i2 in range(n_y2):
+                            for i3 in range(n_z1):
+                                for i4 in range(n_z2):
+                                    h = spread(y1[i1] + Y_OFFSET, y2[i2] + Y_OFFSET, z1[i3], z2[i4])
+                                    hashes[n] = h + (first << ANCHOR_SHIFT)
+                                    cells[n] = last - first + 1
+                                    first_cell[n] = first
+                                    triple[n] = i
+                                    first_tempo[n] = begun
+                                    last_tempo[n] = t - 1
+                                    n += 1
+            begun = t if inside else -1
+            if inside:
+                here_b = cell_b
+                here_c = cell_c
+                low = low_cell[t]
+                high = high_cell[t]
     return n
 
 
 @kernel
-def _look_up(
-    hashes: NDArray[np.uint64],
-    shifts: NDArray[np.float32],
-    n: int,
+def look_up(
+    hashes: NDArray[np.int64],
+    cells: NDArray[np.uint8],
+    begin: int,
+    end: int,
     bits: int,
+    rows: NDArray[np.int64],
     bucket: NDArray[np.uint32],
     post: NDArray[np.uint32],
     check: NDArray[np.uint8],
     hot_limit: int,
-    votes: NDArray[np.uint32],
-) -> int:
-    """Vote bins of all postings that match; a key with more than ``hot_limit`` gives none."""
-    low = np.empty(_BATCH, np.int64)
-    high = np.empty(_BATCH, np.int64)
-    found = np.empty(_BATCH * 4, np.int64)
-    found_shift = np.empty(_BATCH * 4, np.float32)
-    found_rest = np.empty(_BATCH * 4, np.uint32)
-    top = np.uint64(64 - bits)
-    check_shift = np.uint64(64 - bits - CHECK_BITS)
-    # Above the frame a posting's word holds what follows the check byte in the hash.
-    frame_mask = np.uint32((np.uint64(1) << np.uint64(bits + BUCKET_FRAME_BITS)) - np.uint64(1))
-    rest_shift = np.uint64(64 - KEY_BITS)
-    rest_up = np.uint64(bits + BUCKET_FRAME_BITS)
-    n_votes = 0
-    for start in range(0, n, _BATCH):
-        m = min(_BATCH, n - start)
+    found_probe: NDArray[np.int32],
+    found_cell: NDArray[np.uint8],
+    found_frame: NDArray[np.uint32],
+) -> tuple[int, int, int]:
+    """Postings of the probes begin … end; a key with more than ``hot_limit`` of them gives none.
+
+    ``bucket`` holds where each bucket of the volume begins, or, when not all are at hand, of the
+    wanted ones in rising order; ``rows`` are then the rows of each probe's first bucket.
+
+    Writes for each the probe, the anchor cell from the probe's first on, and the anchor's frame.
+    Stops early when there is no room for another probe's; returns the probe to go on from, the
+    number found and the postings that were read.
+    """
+    frame_bits = bits + BUCKET_FRAME_BITS
+    below = HASH_BITS - bits
+    rest_bits = below - CHECK_BITS
+    frame_mask = np.uint32((np.uint64(1) << np.uint64(frame_bits)) - np.uint64(1))
+    own = (1 << ANCHOR_SHIFT) - 1
+    # How much of what tells overlapping keys apart the check byte shows.
+    check_mask = own >> rest_bits if rest_bits < ANCHOR_SHIFT else 0
+    size = _BATCH
+    first_bucket = np.empty(size, np.int64)
+    last_bucket = np.empty(size, np.int64)
+    row = np.empty(size, np.int64)
+    low = np.empty(size, np.int64)
+    high = np.empty(size, np.int64)
+    maybe = np.empty(_FOUND, np.int64)
+    maybe_probe = np.empty(_FOUND, np.int32)
+    maybe_key = np.empty(_FOUND, np.int64)
+    n = 0
+    reads = 0
+    at = begin
+    room = found_probe.shape[0]
+    while at < end:
+        m = min(size, end - at)
         for i in range(m):
-            b = np.int64(hashes[start + i] >> top)
-            low[i] = bucket[b]
-            high[i] = bucket[b + 1]
-        k = 0
+            h = hashes[at + i]
+            top = h + ((np.int64(cells[at + i]) - 1) << ANCHOR_SHIFT)
+            first_bucket[i] = h >> below
+            last_bucket[i] = top >> below
+            row[i] = rows[at + i] if rows.shape[0] else first_bucket[i]
+            low[i] = bucket[row[i]]
+            high[i] = bucket[row[i] + last_bucket[i] - first_bucket[i] + 1]
         i = 0
         while i < m:
-            # Filled list: read what it holds, then go on.
-            while i < m and k + hot_limit + 1 < found.shape[0]:
-                wanted = np.uint8((hashes[start + i] >> check_shift) & np.uint64(255))
-                rest = np.uint32(
-                    ((hashes[start + i] >> rest_shift) << rest_up) & np.uint64(0xFFFFFFFF)
-                )
-                first = k
-                for j in range(low[i], high[i]):
-                    if check[j] == wanted:
-                        if k - first >= hot_limit:
-                            k = first
-                            break
-                        found[k] = j
-                        found_shift[k] = shifts[start + i]
-                        found_rest[k] = rest
-                        k += 1
-                    elif check[j] > wanted:
-                        break
-                i += 1
-            for j in range(k):
-                word = post[found[j]]
-                if word & ~frame_mask == found_rest[j] and n_votes < votes.shape[0]:
-                    position = np.float64(word & frame_mask) - found_shift[j]
-                    votes[n_votes] = np.uint32(position / VOTE_BIN_FRAMES)
-                    n_votes += 1
             k = 0
-    return n_votes
+            begun = i
+            while i < m:
+                if k + (high[i] - low[i]) > _FOUND:
+                    if k > 0:
+                        break
+                    # A bucket of steady tones: nothing of it would count.
+                    i += 1
+                    begun = i
+                    continue
+                h = hashes[at + i]
+                first_check = h >> rest_bits
+                last_check = (h + ((np.int64(cells[at + i]) - 1) << ANCHOR_SHIFT)) >> rest_bits
+                j = low[i]
+                for b in range(first_bucket[i], last_bucket[i] + 1):
+                    stop = bucket[row[i] + b - first_bucket[i] + 1]
+                    base = b << CHECK_BITS
+                    while j < stop:
+                        seen = base | np.int64(check[j])
+                        if seen > last_check:
+                            break
+                        if seen >= first_check and (seen - first_check) & check_mask == 0:
+                            maybe[k] = j
+                            maybe_probe[k] = at + i
+                            maybe_key[k] = seen << rest_bits
+                            k += 1
+                        j += 1
+                    j = stop
+                i += 1
+            if n + k > room:
+                return at + begun, n, reads
+            reads += k
+            probe = -1
+            cell = -1
+            count = 0
+            for q in range(k):
+                word = post[maybe[q]]
+                rest = np.int64(np.uint64(word) >> np.uint64(frame_bits))
+                off = (maybe_key[q] | rest) - hashes[maybe_probe[q]]
+                if off & own != 0 or off < 0:
+                    continue
+                its = off >> ANCHOR_SHIFT
+                if its >= cells[maybe_probe[q]]:
+                    continue
+                if maybe_probe[q] == probe and its == cell:
+                    count += 1
+                    if count > hot_limit:
+                        if count == hot_limit + 1:
+                            n -= hot_limit
+                        continue
+                else:
+                    probe = maybe_probe[q]
+                    cell = its
+                    count = 1
+                found_probe[n] = probe
+                found_cell[n] = its
+                found_frame[n] = word & frame_mask
+                n += 1
+        at += m
+    return at, n, reads
+
+
+@kernel
+def cast_votes(
+    found_probe: NDArray[np.int32],
+    found_cell: NDArray[np.uint8],
+    found_frame: NDArray[np.uint32],
+    n_found: int,
+    first_cell: NDArray[np.int16],
+    triple: NDArray[np.int32],
+    first_tempo: NDArray[np.int16],
+    last_tempo: NDArray[np.int16],
+    anchor: NDArray[np.float64],
+    from_centre: NDArray[np.float64],
+    tempo: NDArray[np.float64],
+    pitch: NDArray[np.float64],
+    above: NDArray[np.int32],
+    cell_bins: float,
+    margin: float,
+    pool: NDArray[np.uint32],
+    link: NDArray[np.int32],
+    tail: NDArray[np.int32],
+    used: NDArray[np.int64],
+    n_chunks: int,
+) -> int:
+    """Add to each change's list the places at which postings put the clip's centre.
+
+    Lists are chains of chunks of the ``pool``; returns how many chunks are in use. When the pool
+    is full the rest is left out.
+    """
+    offset = above.shape[1] // 2
+    for q in range(n_found):
+        probe = found_probe[q]
+        i = triple[probe]
+        # The pitches under which the clip's anchor lies in that cell, or near its border.
+        up = (anchor[i] - first_cell[probe] - found_cell[q] + margin) * cell_bins
+        down = up - (1.0 + 2.0 * margin) * cell_bins
+        row = np.int64(np.floor(down)) + offset
+        frame = np.float64(found_frame[q])
+        for t in range(first_tempo[probe], last_tempo[probe] + 1):
+            place = np.uint32((frame - from_centre[i] * tempo[t]) / VOTE_BIN_FRAMES)
+            for h in range(above[t, row], above[t, above.shape[1] - 1]):
+                if pitch[h] > up:
+                    break
+                if pitch[h] <= down:
+                    continue
+                k = used[h]
+                if k % _CHUNK == 0:
+                    if n_chunks == link.shape[0]:
+                        return n_chunks
+                    link[n_chunks] = tail[h]
+                    tail[h] = n_chunks
+                    n_chunks += 1
+                pool[np.int64(tail[h]) * _CHUNK + k % _CHUNK] = place
+                used[h] = k + 1
+    return n_chunks
 
 
 @kernel
@@ -243,7 +335,53 @@ def _slot(keys: NDArray[np.uint32], mask: int, key: np.uint32) -> int:
 
 
 @kernel
-def count_votes(
+def _sift(
+    pool: NDArray[np.uint32],
+    link: NDArray[np.int32],
+    chunk: int,
+    n: int,
+    least: int,
+    seen: NDArray[np.uint8],
+    votes: NDArray[np.uint32],
+) -> int:
+    """Copy the votes of a list that may be among ``least`` of two neighbouring bins.
+
+    Most votes are alone. A table of small counters, by the lowest bits of the bin, finds that out
+    without a look at the bins themselves.
+    """
+    size = 1024
+    while size < 8 * n and size < _MOST_FILTERED:
+        size *= 2
+    mask = np.uint32(size - 1)
+    for i in range(size):
+        seen[i] = 0
+    last = chunk
+    length = (n - 1) % _CHUNK + 1
+    while chunk >= 0:
+        for k in range(chunk * _CHUNK, chunk * _CHUNK + length):
+            at = pool[k] & mask
+            if seen[at] < 255:
+                seen[at] += np.uint8(1)
+        length = _CHUNK
+        chunk = link[chunk]
+    chunk = last
+    length = (n - 1) % _CHUNK + 1
+    kept = 0
+    while chunk >= 0:
+        for k in range(chunk * _CHUNK, chunk * _CHUNK + length):
+            place = pool[k]
+            before = seen[(place - np.uint32(1)) & mask]
+            after = seen[(place + np.uint32(1)) & mask]
+            if np.int64(seen[place & mask]) + max(before, after) >= least:
+                votes[kept] = place
+                kept += 1
+        length = _CHUNK
+        chunk = link[chunk]
+    return kept
+
+
+@kernel
+def _count(
     votes: NDArray[np.uint32],
     n: int,
     least: int,
@@ -287,124 +425,134 @@ def count_votes(
 
 
 @kernel
-def keep_best(
-    hypothesis: int,
-    found_bin: NDArray[np.uint32],
-    found_votes: NDArray[np.int32],
-    n_found: int,
+def count_votes(
+    pool: NDArray[np.uint32],
+    link: NDArray[np.int32],
+    tail: NDArray[np.int32],
+    used: NDArray[np.int64],
     least: int,
-    out_hypothesis: NDArray[np.int32],
+    out_change: NDArray[np.int32],
     out_bin: NDArray[np.uint32],
     out_votes: NDArray[np.int32],
-    n_out: int,
-) -> tuple[int, int]:
-    """Append a hypothesis' candidates; returns their new number and the least votes from here on.
+) -> int:
+    """Candidates: pairs of neighbouring bins with at least ``least`` votes for one change.
 
-    A full output drops those with the fewest votes.
+    When there are more than fit, ``least`` rises.
     """
-    for i in range(n_found):
-        if n_out == out_bin.shape[0]:
-            # Full: from here on only what has more votes.
-            least += 1
-            kept = 0
-            for j in range(n_out):
-                if out_votes[j] >= least:
-                    out_hypothesis[kept] = out_hypothesis[j]
-                    out_bin[kept] = out_bin[j]
-                    out_votes[kept] = out_votes[j]
-                    kept += 1
-            n_out = kept
-        if n_out < out_bin.shape[0] and found_votes[i] >= least:
-            out_hypothesis[n_out] = hypothesis
-            out_bin[n_out] = found_bin[i]
-            out_votes[n_out] = found_votes[i]
-            n_out += 1
-    return n_out, least
+    longest = 1
+    for h in range(used.shape[0]):
+        longest = max(longest, used[h])
+    size = 64
+    while size < 2 * longest:
+        size *= 2
+    seen = np.empty(_MOST_FILTERED, np.uint8)
+    votes = np.empty(longest, np.uint32)
+    keys = np.empty(size, np.uint32)
+    counts = np.empty(size, np.int32)
+    found_bin = np.empty(1 << 16, np.uint32)
+    found_votes = np.empty(1 << 16, np.int32)
+    n_out = 0
+    for h in range(used.shape[0]):
+        if used[h] < least:
+            continue
+        kept = _sift(pool, link, tail[h], used[h], least, seen, votes)
+        n_found = _count(votes, kept, least, keys, counts, found_bin, found_votes)
+        for i in range(n_found):
+            if n_out == out_bin.shape[0]:
+                least += 1
+                left = 0
+                for j in range(n_out):
+                    if out_votes[j] >= least:
+                        out_change[left] = out_change[j]
+                        out_bin[left] = out_bin[j]
+                        out_votes[left] = out_votes[j]
+                        left += 1
+                n_out = left
+            if n_out < out_bin.shape[0] and found_votes[i] >= least:
+                out_change[n_out] = h
+                out_bin[n_out] = found_bin[i]
+                out_votes[n_out] = found_votes[i]
+                n_out += 1
+    return n_out
 
 
 @kernel
 def vote(
-    time: NDArray[np.int32],
-    bins: NDArray[np.int16],
-    triples: NDArray[np.int32],
-    pitches: NDArray[np.float64],
-    tempos: NDArray[np.float64],
-    centre_half: float,
+    hashes: NDArray[np.int64],
+    cells: NDArray[np.uint8],
+    first_cell: NDArray[np.int16],
+    triple: NDArray[np.int32],
+    first_tempo: NDArray[np.int16],
+    last_tempo: NDArray[np.int16],
+    n_probes: int,
+    anchor: NDArray[np.float64],
+    from_centre: NDArray[np.float64],
+    tempo: NDArray[np.float64],
+    pitch: NDArray[np.float64],
+    above: NDArray[np.int32],
     cell_bins: float,
-    cell_frames: float,
-    min_half: float,
-    max_half: float,
     margin: float,
     bits: int,
+    rows: NDArray[np.int64],
     bucket: NDArray[np.uint32],
     post: NDArray[np.uint32],
     check: NDArray[np.uint8],
     hot_limit: int,
     least: int,
-    out_hypothesis: NDArray[np.int32],
+    out_change: NDArray[np.int32],
     out_bin: NDArray[np.uint32],
     out_votes: NDArray[np.int32],
 ) -> tuple[int, int, int]:
-    """Candidates of all hypotheses; returns their number, the probes and the postings read."""
-    n_keys = triples.shape[0]
-    if margin > 0:
-        # Two cells in each of five dimensions at the worst.
-        n_keys = min(n_keys * 32, 2_000_000)
-    hashes = np.empty(n_keys + 32, np.uint64)
-    shifts = np.empty(n_keys + 32, np.float32)
-    votes = np.empty(1 << 20, np.uint32)
-    table = 1 << 21
-    keys = np.empty(table, np.uint32)
-    counts = np.empty(table, np.int32)
-    found_bin = np.empty(1 << 16, np.uint32)
-    found_votes = np.empty(1 << 16, np.int32)
-    n_out = 0
-    probes = 0
+    """Candidates of one volume; returns their number, the postings read and the votes cast."""
+    found_probe = np.empty(_FOUND, np.int32)
+    found_cell = np.empty(_FOUND, np.uint8)
+    found_frame = np.empty(_FOUND, np.uint32)
+    pool = np.empty(_MOST_CHUNKS * _CHUNK, np.uint32)
+    link = np.empty(_MOST_CHUNKS, np.int32)
+    tail = np.full(pitch.shape[0], -1, np.int32)
+    used = np.zeros(pitch.shape[0], np.int64)
+    n_chunks = 0
     reads = 0
-    n_triples = triples.shape[0]
-    x = np.empty(n_triples, np.float64)
-    differences = np.empty(n_triples, np.int64)
-    first = np.empty(n_triples, np.float64)
-    last = np.empty(n_triples, np.float64)
-    from_centre = np.empty(n_triples, np.float64)
-    lay_out(time, bins, triples, centre_half, cell_bins, x, differences, first, last, from_centre)
-    for h in range(pitches.shape[0]):
-        if margin > 0.0:
-            n = make_soft_hashes(
-                time,
-                bins,
-                triples,
-                pitches[h],
-                tempos[h],
-                centre_half,
-                cell_bins,
-                cell_frames,
-                min_half,
-                max_half,
-                margin,
-                hashes,
-                shifts,
-            )
-        else:
-            n = make_hashes(
-                x,
-                differences,
-                first,
-                last,
-                from_centre,
-                pitches[h] / cell_bins,
-                tempos[h],
-                cell_frames,
-                min_half,
-                max_half,
-                hashes,
-                shifts,
-            )
-        probes += n
-        n_votes = _look_up(hashes, shifts, n, bits, bucket, post, check, hot_limit, votes)
-        reads += n_votes
-        n_found = count_votes(votes, n_votes, least, keys, counts, found_bin, found_votes)
-        n_out, least = keep_best(
-            h, found_bin, found_votes, n_found, least, out_hypothesis, out_bin, out_votes, n_out
+    at = 0
+    while at < n_probes:
+        end = min(n_probes, at + _BATCH)
+        at, n_found, read = look_up(
+            hashes,
+            cells,
+            at,
+            end,
+            bits,
+            rows,
+            bucket,
+            post,
+            check,
+            hot_limit,
+            found_probe,
+            found_cell,
+            found_frame,
         )
-    return n_out, probes, reads
+        reads += read
+        n_chunks = cast_votes(
+            found_probe,
+            found_cell,
+            found_frame,
+            n_found,
+            first_cell,
+            triple,
+            first_tempo,
+            last_tempo,
+            anchor,
+            from_centre,
+            tempo,
+            pitch,
+            above,
+            cell_bins,
+            margin,
+            pool,
+            link,
+            tail,
+            used,
+            n_chunks,
+        )
+    n = count_votes(pool, link, tail, used, least, out_change, out_bin, out_votes)
+    return n, reads, used.sum()

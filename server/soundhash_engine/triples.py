@@ -5,6 +5,10 @@ anchor's frequency cell, the two frequency differences and the two time differen
 pitch moves only the anchor's cell, a change of tempo only the two times, so a query under a
 hypothesis (pitch ``p`` bins, tempo ``v``) needs no other landmarks, only other keys.
 
+A hash spreads the differences and times over all of its range and adds the anchor's cell to that:
+keys that differ in pitch alone lie side by side, and so do their postings. A question for a range
+of pitches is a question for a range of hashes.
+
 Both sides work on landmarks rounded to half frames and quarter bins; half a rounding step is added
 before flooring, so that the rounded values lie symmetrically in their cells (measured: soft
 margins do what they say only with it).
@@ -17,7 +21,6 @@ from soundhash_engine.jit import kernel
 from soundhash_engine.params import PARAMS, Params
 from soundhash_engine.types import Landmarks
 
-SHIFT_X = 28
 SHIFT_Y1 = 21
 SHIFT_Y2 = 14
 SHIFT_Z1 = 7
@@ -26,13 +29,24 @@ FIELD_CELLS = 128
 """Every field of a key has 7 bits: cells outside are not keys."""
 
 
+HASH_BITS = 35
+ANCHOR_SHIFT = 8
+"""A hash is the spread of the other fields plus anchor cell << this; the bits below tell keys
+apart whose ranges overlap."""
+_LAST_SPREAD = (1 << HASH_BITS) - (FIELD_CELLS << ANCHOR_SHIFT)
+
+
 @kernel
-def mix64(key: np.int64) -> np.uint64:
-    """Spread a packed key over 64 bits (the finaliser of splitmix64)."""
+def spread(y1: np.int64, y2: np.int64, z1: np.int64, z2: np.int64) -> np.int64:
+    """The hash (35 bits) of a key whose anchor lies in cell 0."""
+    key = (y1 << SHIFT_Y1) | (y2 << SHIFT_Y2) | (z1 << SHIFT_Z1) | z2
+    # The finaliser of splitmix64.
     h = np.uint64(key) + np.uint64(0x9E3779B97F4A7C15)
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
+    spread = np.int64((h ^ (h >> np.uint64(31))) >> np.uint64(64 - HASH_BITS))
+    # So that adding any anchor's cell stays within the range.
+    return spread if spread < _LAST_SPREAD else spread - (FIELD_CELLS << ANCHOR_SHIFT)
 
 
 @kernel
@@ -95,7 +109,10 @@ def reference_kernel(
     hashes: NDArray[np.uint64],
     anchors: NDArray[np.int32],
 ) -> int:
-    """Write the hash and the anchor's time of every reference triple; return their number."""
+    """Write the hash and the anchor's time of every reference triple; return their number.
+
+    A hash stands in the upper HASH_BITS bits of its word.
+    """
     out = 0
     for a in range(time.shape[0]):
         fa = np.int64(bins[a])
@@ -108,9 +125,8 @@ def reference_kernel(
                 c = targets[a, j]
                 y2 = (2 * (np.int64(bins[c]) - fa) + 1) // cell_eighth_bins + Y_OFFSET
                 z2 = (2 * np.int64(time[c] - time[a]) + 1) // cell_quarter_frames
-                hashes[out] = mix64(
-                    (x << SHIFT_X) | (y1 << SHIFT_Y1) | (y2 << SHIFT_Y2) | (z1 << SHIFT_Z1) | z2
-                )
+                h = spread(y1, y2, z1, z2) + (x << ANCHOR_SHIFT)
+                hashes[out] = np.uint64(h) << np.uint64(64 - HASH_BITS)
                 anchors[out] = time[a]
                 out += 1
     return out

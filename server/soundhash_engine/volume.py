@@ -43,7 +43,7 @@ from soundhash_engine.params import PARAMS, Params, SearchParams
 from soundhash_engine.triples import reference_triples
 from soundhash_engine.types import Fingerprint, Landmarks
 
-VOLUME_FORMAT = 2
+VOLUME_FORMAT = 3
 """Version of the arrays' layout; a volume of another format is refused and must be rebuilt."""
 PIECE_HOURS = 20.0
 """So much audio is sorted at once in memory; larger volumes are merged from pieces."""

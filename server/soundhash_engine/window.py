@@ -10,20 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundhash_engine.align import align, refine
+from soundhash_engine.hypotheses import (
+    IDENTITY,
+    Hypotheses,
+    narrow_hypotheses,
+    wide_hypotheses,
+)
 from soundhash_engine.index import Snapshot
 from soundhash_engine.params import PARAMS, Params
 from soundhash_engine.peakiness import listen
 from soundhash_engine.postings import Missing
 from soundhash_engine.scan import scan, scan_volume
 from soundhash_engine.score import score
-from soundhash_engine.search import (
-    IDENTITY,
-    Candidates,
-    Hypotheses,
-    narrow_hypotheses,
-    retrieve,
-    wide_hypotheses,
-)
+from soundhash_engine.search import Candidates, retrieve
 from soundhash_engine.types import Landmarks, QueryFeatures
 from soundhash_engine.verify import Evidence, Query, prepare, verify
 from soundhash_engine.volume import Volume

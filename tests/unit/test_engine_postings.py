@@ -8,9 +8,10 @@ import pytest
 from tests.songs import song
 
 from soundhash_engine import extract, join
+from soundhash_engine.hypotheses import hypotheses
 from soundhash_engine.index import Index
 from soundhash_engine.landmarks import query_features
-from soundhash_engine.layout import CHECK_BITS
+from soundhash_engine.layout import BUCKET_FRAME_BITS, CHECK_BITS
 from soundhash_engine.matcher import match
 from soundhash_engine.params import PARAMS
 from soundhash_engine.postings import (
@@ -23,7 +24,7 @@ from soundhash_engine.postings import (
     cold_rows,
     hot_limit,
 )
-from soundhash_engine.search import Hypotheses
+from soundhash_engine.probes import probe
 from soundhash_engine.triples import query_triples
 from soundhash_engine.volume import Volume
 from soundhash_engine.window import ROUNDS
@@ -64,16 +65,18 @@ class Kept:
         for one in wanted:
             starts, checks, posts = self.buckets[id(one.volume)]
             which, count, check, post = [], [], [], []
-            for i, prefix in enumerate(one.prefix.tolist()):
-                bucket = prefix >> CHECK_BITS
+            for i, bucket in enumerate(one.bucket.tolist()):
                 if bucket % 3 in self.lost:
                     continue
                 here = slice(starts[bucket], starts[bucket + 1])
-                if prefix & 255 in checks[here]:
+                keys = (bucket << CHECK_BITS) | checks[here].astype(np.int64)
+                at = np.searchsorted(one.first, keys, side="right") - 1
+                wanted_here = (at >= 0) & (keys <= one.last[at])
+                if wanted_here.any():
                     which.append(i)
-                    count.append(here.stop - here.start)
-                    check.append(checks[here])
-                    post.append(posts[here])
+                    count.append(int(wanted_here.sum()))
+                    check.append(checks[here][wanted_here])
+                    post.append(posts[here][wanted_here])
             given.append(
                 Given(
                     np.array(which, np.int64),
@@ -93,20 +96,18 @@ def questions() -> list[Question]:
         features = query_features(pcm)
         landmarks = features.landmarks
         for step in ROUNDS:
-            few = Hypotheses(step.hypotheses.pitch[:40], step.hypotheses.tempo[:40])
-            triples = query_triples(landmarks, n_targets=8)
-            out.append(
-                Question(
-                    time=landmarks.time,
-                    bin=landmarks.bin,
-                    triples={PARAMS.search: triples},
-                    pitch=few.pitch,
-                    tempo=few.tempo,
-                    centre_half_frames=float(landmarks.n_frames - 1),
-                    margin=step.margin,
-                    least_votes=2,
-                )
+            few = hypotheses(
+                list(zip(step.hypotheses.pitch, step.hypotheses.tempo, strict=True))[::3]
             )
+            triples = query_triples(landmarks, n_targets=8)
+            probes = probe(
+                landmarks,
+                triples,
+                few,
+                centre_half_frames=float(landmarks.n_frames - 1),
+                margin=step.margin,
+            )
+            out.append(Question(few, {PARAMS.search: probes}, step.margin, least_votes=2))
     return out
 
 
@@ -131,8 +132,10 @@ def test_hot_keys_are_not_kept(volumes: tuple[Volume, ...]) -> None:
     starts, checks, posts = cold_rows(volume, 0, len(volume.bucket) - 1)
     assert 0 < len(posts) < len(volume.post)
     for bucket in np.flatnonzero(np.diff(starts))[:2000].tolist():
-        counts = np.bincount(checks[starts[bucket] : starts[bucket + 1]])
-        assert counts.max() <= hot_limit(volume)
+        here = slice(starts[bucket], starts[bucket + 1])
+        words = posts[here] >> (volume.bits + BUCKET_FRAME_BITS)
+        keys = checks[here].astype(np.int64) << 32 | words
+        assert np.unique(keys, return_counts=True)[1].max() <= hot_limit(volume)
 
 
 def test_volumes_here_and_there_answer_in_their_order(volumes: tuple[Volume, ...]) -> None:

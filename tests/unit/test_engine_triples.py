@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from soundhash_engine.hypotheses import IDENTITY, Hypotheses, hypotheses, wide_hypotheses
 from soundhash_engine.landmarks import rank_landmarks
 from soundhash_engine.params import PARAMS
-from soundhash_engine.search import IDENTITY, Hypotheses, hash_triples
+from soundhash_engine.probes import probe
 from soundhash_engine.triples import query_triples, reference_triples
 from soundhash_engine.types import Landmarks
 
@@ -36,6 +37,7 @@ def slow_targets(marks: Landmarks, a: int, n_targets: int, stretch: float) -> li
 
 
 def slow_key(marks: Landmarks, a: int, b: int, c: int, pitch: float, tempo: float) -> int | None:
+    """35 bits: the spread of four fields, and the anchor's cell added from bit 8 on."""
     fa, fb, fc = (int(marks.bin[i]) / 4 for i in (a, b, c))
     tb, tc = ((int(marks.time[i]) - int(marks.time[a])) / 2 * tempo for i in (b, c))
     x = math.floor((fa + 1 / 8 - pitch) / 1.5)
@@ -45,7 +47,23 @@ def slow_key(marks: Landmarks, a: int, b: int, c: int, pitch: float, tempo: floa
     z2 = math.floor((tc + 1 / 4) / 2)
     if not 0 <= x < 128:
         return None
-    return slow_mix(x << 28 | y1 << 21 | y2 << 14 | z1 << 7 | z2)
+    h = slow_mix(y1 << 21 | y2 << 14 | z1 << 7 | z2) >> 29
+    if h >= 2**35 - 2**15:
+        h -= 2**15
+    return h + 256 * x
+
+
+def asked(
+    marks: Landmarks, triples: np.ndarray, changes: Hypotheses, margin: float = 0.0
+) -> list[tuple[int, int, float]]:
+    """(triple, hash, tempo) of everything that is looked up, one by one."""
+    probes = probe(marks, triples, changes, centre_half_frames=0.0, margin=margin)
+    return [
+        (int(probes.triple[i]), int(probes.hashes[i]) + 256 * cell, float(changes.tempos[t]))
+        for i in range(len(probes))
+        for cell in range(int(probes.cells[i]))
+        for t in range(int(probes.first_tempo[i]), int(probes.last_tempo[i]) + 1)
+    ]
 
 
 @st.composite
@@ -74,7 +92,7 @@ def test_reference_triples_follow_the_formula(marks: Landmarks) -> None:
     for a in range(len(strong)):
         targets = slow_targets(strong, a, 3, 1.0)
         expected += [
-            (slow_key(strong, a, b, c, 0.0, 1.0), int(strong.time[a]))
+            ((slow_key(strong, a, b, c, 0.0, 1.0) or 0) << 29, int(strong.time[a]))
             for i, b in enumerate(targets)
             for c in targets[i + 1 :]
         ]
@@ -101,15 +119,26 @@ def test_query_hashes_follow_the_formula(
         for c in targets[i + 1 :]
     ]
     expected = []
-    for a, b, c in triples.tolist():
+    for i, (a, b, c) in enumerate(triples.tolist()):
         first = (int(marks.time[b]) - int(marks.time[a])) * tempo
         last = (int(marks.time[c]) - int(marks.time[a])) * tempo
         if first >= 5.5 and last <= 160.5:
             key = slow_key(marks, a, b, c, pitch, tempo)
             if key is not None:
-                expected.append(key)
-    change = Hypotheses(np.array([pitch]), np.array([tempo]))
-    assert hash_triples(marks, triples, change, 0, margin=0.0).tolist() == expected
+                expected.append((i, key, tempo))
+    assert asked(marks, triples, hypotheses([(pitch, tempo)])) == expected
+
+
+@settings(max_examples=10, deadline=None)
+@given(landmarks())
+def test_all_changes_together_ask_for_what_each_asks_for(marks: Landmarks) -> None:
+    triples = query_triples(marks, n_targets=5, stretch=1.3)
+    changes = wide_hypotheses()
+    together = asked(marks, triples, changes)
+    assert len(together) == len(set(together))
+    known = set(together)
+    for pitch, tempo in list(zip(changes.pitch, changes.tempo, strict=True))[::7]:
+        assert known.issuperset(asked(marks, triples, hypotheses([(pitch, tempo)])))
 
 
 def test_a_query_asks_for_what_the_reference_stored() -> None:
@@ -121,9 +150,9 @@ def test_a_query_asks_for_what_the_reference_stored() -> None:
         random.integers(0, 64, 300).astype(np.uint8),
         2001,
     )
-    stored = set(reference_triples(marks)[0].tolist())
-    asked = hash_triples(marks, query_triples(marks, n_targets=10), IDENTITY, 0, margin=0.0)
-    assert stored <= set(asked.tolist())
+    stored = {key >> 29 for key in reference_triples(marks)[0].tolist()}
+    wanted = {key for _, key, _ in asked(marks, query_triples(marks, n_targets=10), IDENTITY)}
+    assert stored <= wanted
 
 
 @pytest.mark.parametrize("margin", [0.15, 0.26])
@@ -136,8 +165,8 @@ def test_soft_probes_add_the_neighbours_of_near_borders(margin: float) -> None:
         60,
     )
     triples = query_triples(marks, n_targets=2)
-    plain = hash_triples(marks, triples, IDENTITY, 0, margin=0.0).tolist()
-    soft = hash_triples(marks, triples, IDENTITY, 0, margin=margin).tolist()
+    plain = asked(marks, triples, IDENTITY)
+    soft = asked(marks, triples, IDENTITY, margin)
     cells = [
         (240 / 4 + 1 / 8) / 1.5,
         (3 / 4 + 1 / 8) / 1.5,
