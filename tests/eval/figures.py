@@ -147,6 +147,7 @@ def row(part: Sequence[Outcome], lengths: Sequence[float]) -> dict[str, Any]:
     low, high = bounds(sum(o.found for o in part), len(part))
     return {
         "clips": len(part),
+        "prepared": all(o.query.prepared for o in part),
         "recall_percent": percent(part),
         "recall_bounds_percent": [100.0 * low, 100.0 * high],
         "best_answer_right_percent": 100.0 * sum(o.verdict in FOUND for o in part) / len(part)
