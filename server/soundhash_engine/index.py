@@ -1,25 +1,34 @@
-"""The index in memory: sealed volumes, a small live tail, and what is no longer valid.
+"""The index in memory: sealed volumes, a live tail of small ones, and what is no longer valid.
 
 Readers take a `Snapshot`, an immutable view that stays good however the index changes. Writers
-build what is new beside it and swap; nobody waits for a search.
+build what is new beside it and swap; nobody waits for a search. The tail is pieces: each change
+makes one, and equally large ones are merged, so a thousand small changes cost a thousand times one
+change and a merge for each doubling.
 """
 
 import dataclasses
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from soundhash_engine.merging import newest
 from soundhash_engine.params import PARAMS, Params
 from soundhash_engine.postings import LOCAL, Postings
+from soundhash_engine.sealing import (
+    SEAL_RATIO,
+    Merge,
+    State,
+    add_piece,
+    choose,
+    hours,
+    make_state,
+    places,
+    replace,
+)
 from soundhash_engine.types import Fingerprint
-from soundhash_engine.volume import Volume
-
-SEAL_RATIO = 2.0
-"""Sealing also merges every volume that is smaller than this times what is being sealed."""
-DEAD_SHARE = 0.25
-"""... and every volume of which more than this share is no longer valid."""
+from soundhash_engine.volume import Volume, triple_params
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +85,7 @@ class IndexStatus:
 
     recordings, hours   that count
     dead_recordings     still in a volume, no longer valid; gone after the next merge
+    outdated_recordings in volumes whose triples were made with earlier search parameters
     volumes             sealed ones
     tail_recordings, tail_hours  not sealed yet
     triples, landmarks  postings and stored landmarks
@@ -85,6 +95,7 @@ class IndexStatus:
     recordings: int
     hours: float
     dead_recordings: int
+    outdated_recordings: int
     volumes: int
     tail_recordings: int
     tail_hours: float
@@ -97,194 +108,227 @@ class Index:
     """Thread-safe collection of volumes with a live tail.
 
     A recording is known by its id. Adding an id again replaces the old one everywhere, unless
-    the new revision is lower than the one that is there (a late message changes nothing).
+    the new revision is lower than the one that is there (a late message changes nothing). An id
+    and a revision always mean the same content.
     """
 
     def __init__(self, params: Params = PARAMS) -> None:
         self._params = params
         self._write = threading.Lock()
         self._sealing = threading.Lock()
-        self._volumes: tuple[Volume, ...] = ()
-        self._alive: tuple[NDArray[np.bool_], ...] = ()
-        self._tail: Volume | None = None
+        self._state = State((), (), ())
         self._snapshot = _snapshot((), ())
+        self._held: tuple[Volume, ...] = ()
 
     def load(self, volumes: Sequence[Volume]) -> None:
         """Replace everything by sealed volumes.
 
         Of an id in several of them the highest revision counts, of equal ones the last volume's.
         """
-        best: dict[int, tuple[int, int]] = {}
-        for at, volume in enumerate(volumes):
-            for recording_id, revision in zip(
-                volume.recording_id.tolist(), volume.revision.tolist(), strict=True
-            ):
-                best[recording_id] = max(best.get(recording_id, (revision, at)), (revision, at))
-        alive = tuple(
-            np.array([best[i][1] == at for i in volume.recording_id.tolist()], np.bool_)
-            for at, volume in enumerate(volumes)
-        )
         with self._write:
-            self._install(tuple(volumes), alive, None)
+            self._install(State(tuple(volumes), (), newest(volumes)))
+
+    def adopt(self, volumes: Sequence[Volume]) -> dict[int, int]:
+        """Replace the sealed volumes and leave what the index holds as it is.
+
+        Rows that are valid count, in a sealed volume rather than in the tail; others are hidden
+        until `revive` wants them. Returns id and revision of what is in none of the volumes and
+        not in the tail: it is gone and must be applied again.
+        """
+        with self._write:
+            state = self._state
+            truth = np.concatenate(
+                [np.empty((0, 2), np.int64), *(_pairs(v)[mask] for v, mask in state.rows())]
+            )
+            truth = truth[np.argsort(truth[:, 0])]
+            # The last of equal rows counts: a sealed one.
+            parts = (*state.pieces, *volumes)
+            holder = np.full(len(truth), -1)
+            holder_row = np.zeros(len(truth), np.int64)
+            for at, volume in enumerate(parts):
+                place, found = places(truth[:, 0], volume.recording_id)
+                found[found] = truth[place[found], 1] == volume.revision[found]
+                holder[place[found]] = at
+                holder_row[place[found]] = np.flatnonzero(found)
+            masks = []
+            for at, volume in enumerate(parts):
+                mask = np.zeros(len(volume.recording_id), np.bool_)
+                mask[holder_row[holder == at]] = True
+                masks.append(mask)
+            n = len(state.pieces)
+            self._install(State(tuple(volumes), state.pieces, (*masks[n:], *masks[:n])))
+            lost = truth[holder < 0]
+        return dict(zip(lost[:, 0].tolist(), lost[:, 1].tolist(), strict=True))
+
+    def drop(self, volumes: Sequence[Volume]) -> dict[int, int]:
+        """Do without some sealed volumes; id and revision of what counted in them and is gone."""
+        with self._write:
+            lost: dict[int, int] = {}
+            kept = []
+            n = len(self._state.volumes)
+            rows = list(self._state.rows())
+            for volume, mask in rows[:n]:
+                if any(volume is one for one in volumes):
+                    ids, revisions = volume.recording_id[mask], volume.revision[mask]
+                    lost |= zip(ids.tolist(), revisions.tolist(), strict=True)
+                else:
+                    kept.append((volume, mask))
+            self._install(make_state(kept, rows[n:]))
+        return lost
+
+    def revive(self, wanted: Mapping[int, int]) -> set[int]:
+        """Let recordings count again that lie hidden in a sealed volume.
+
+        ``wanted``: revision by id. Returns the ids that count now in this revision; the others
+        have to be applied.
+        """
+        with self._write:
+            state = self._state
+            there: set[int] = set()
+            for recording_id, revision in wanted.items():
+                for at, volume in enumerate(state.volumes):
+                    row = volume.row_of(recording_id)
+                    if row is None or volume.revision[row] != revision:
+                        continue
+                    if not state.alive[at][row]:
+                        state = state.without([recording_id])
+                        mask = state.alive[at].copy()
+                        mask[row] = True
+                        alive = (*state.alive[:at], mask, *state.alive[at + 1 :])
+                        state = dataclasses.replace(state, alive=alive)
+                    there.add(recording_id)
+                    break
+            self._install(state)
+        return there
 
     def apply(
         self,
         added: Sequence[tuple[int, int, Fingerprint]] = (),
         removed: Iterable[int] = (),
     ) -> None:
-        """Remove recordings, then add others given as (id, revision, fingerprint), at once.
-
-        Only the tail is built again.
-        """
+        """Remove recordings, then add others given as (id, revision, fingerprint), at once."""
         with self._write:
-            gone = set(removed)
-            known = self._revisions() if added else {}
-            new = [
-                item for item in added if item[0] in gone or item[1] >= known.get(item[0], item[1])
-            ]
-            replaced = gone | {item[0] for item in new}
-            if not replaced:
-                return
-            tail = Volume.build(new, self._params)
-            if self._tail is not None:
-                own = tail.row_of
-                tail = Volume.merge(
-                    [self._tail, tail],
-                    lambda i, _: i not in replaced or own(i) is not None,
-                    self._params,
-                )
-            self._install(self._volumes, self._without(replaced), tail)
+            self._apply(added, removed)
 
     def remove(self, recording_ids: Iterable[int]) -> None:
         """Hide recordings at once."""
         self.apply((), recording_ids)
 
+    def renew(self, hours: float) -> int:
+        """Make about so many hours of what is outdated anew, as part of the tail.
+
+        For volumes whose triples were made with other search parameters: they answer meanwhile,
+        and vanish when nothing in them counts any more. Returns the number of recordings.
+        """
+        keys = triple_params(self._params.search)
+        items: list[tuple[int, int, Fingerprint]] = []
+        with self._write:
+            for volume, alive in self._state.rows():
+                if triple_params(volume.search) == keys:
+                    continue
+                for row in np.flatnonzero(alive).tolist():
+                    if hours <= 0.0:
+                        break
+                    made = volume.fingerprint(row)
+                    hours -= made.duration_s / 3600.0
+                    items.append((int(volume.recording_id[row]), int(volume.revision[row]), made))
+            self._apply(items, ())
+        return len(items)
+
     def snapshot(self) -> Snapshot:
         """The index as it is now."""
         return self._snapshot
 
-    def seal(self, *, full: bool = False) -> Volume | None:
+    def volumes(self) -> tuple[Volume, ...]:
+        """The sealed volumes."""
+        return self._state.volumes
+
+    def seal(
+        self,
+        write: Callable[[Merge], Volume] = Merge.in_memory,
+        *,
+        ratio: float = SEAL_RATIO,
+        full: bool = False,
+    ) -> Volume | None:
         """Merge the tail, and volumes that are small or mostly dead, into one sealed volume.
 
-        ``full``: merge everything. Returns the new volume, which is already installed (persist it,
-        then drop what is no longer in ``snapshot().volumes``), or None if there was nothing to do.
-        Searches and changes go on meanwhile.
+        ``write``: makes the volume, in a file for example, and returns it. ``ratio``: every volume
+        smaller than this times what is merged already is merged too. ``full``: everything that
+        fits one volume. Returns the new volume, already in its place, or None if there was nothing
+        to do or nothing is left. Searches and changes go on meanwhile.
         """
         with self._sealing:
             with self._write:
-                tail, volumes, alive = self._tail, self._volumes, self._alive
-            chosen = _choose(tail, volumes, alive, full)
-            if tail is None and not any(chosen):
-                return None
-            sources = [v for v, merge in zip(volumes, chosen, strict=True) if merge]
-            valid = {
-                pair
-                for v, mask, merge in zip(volumes, alive, chosen, strict=True)
-                if merge
-                for pair in _pairs(v, mask)
-            }
-            if tail is not None:
-                sources.append(tail)
-                valid.update(_pairs(tail))
-            merged = Volume.merge(sources, lambda i, r: (i, r) in valid, self._params)
-            with self._write:
-                # What was changed while the merge ran counts where it is now, not in the result.
-                now = self._revisions()
-                mask = np.array([now.get(i) == r for i, r in _pairs(merged)], np.bool_)
-                if self._tail is not None:
-                    moved = set(merged.recording_id[mask].tolist())
-                    tail = Volume.merge([self._tail], lambda i, _: i not in moved, self._params)
-                kept = [
-                    (v, a)
-                    for v, a in zip(self._volumes, self._alive, strict=True)
-                    if not any(v is source for source in sources)
-                ]
-                kept.append((merged, mask))
-                self._install(tuple(v for v, _ in kept), tuple(a for _, a in kept), tail)
+                chosen = choose(self._state, self._params, ratio=ratio, full=full)
+                if not chosen:
+                    return None
+                # Changes leave these pieces where they are.
+                self._held = tuple(volume for volume, _ in chosen)
+            try:
+                sources = [(volume, mask) for volume, mask in chosen if mask.any()]
+                merged = None
+                if sources:
+                    merged = write(
+                        Merge(
+                            tuple(volume for volume, _ in sources),
+                            tuple(mask for _, mask in sources),
+                            self._params,
+                        )
+                    )
+                with self._write:
+                    self._install(replace(self._state, chosen, merged))
+            finally:
+                self._held = ()
             return merged
-
-    def exchange(self, old: Volume, new: Volume) -> bool:
-        """Put an equal volume in the place of a sealed one, its memory-mapped copy for example.
-
-        Returns whether ``old`` was there.
-        """
-        with self._write:
-            if not any(v is old for v in self._volumes):
-                return False
-            volumes = tuple(new if v is old else v for v in self._volumes)
-            self._install(volumes, self._alive, self._tail)
-            return True
 
     def status(self) -> IndexStatus:
         """Counts and sizes."""
-        with self._write:
-            tail, volumes, snapshot = self._tail, self._volumes, self._snapshot
+        state, snapshot = self._state, self._snapshot
+        keys = triple_params(self._params.search)
+        tail = list(state.rows())[len(state.volumes) :]
         return IndexStatus(
             recordings=snapshot.recordings,
             hours=snapshot.hours,
-            dead_recordings=sum(int(np.count_nonzero(~alive)) for alive in snapshot.alive),
-            volumes=len(volumes),
-            tail_recordings=0 if tail is None else len(tail.recording_id),
-            tail_hours=0.0 if tail is None else tail.hours,
-            triples=sum(v.triples for v in snapshot.volumes),
-            landmarks=sum(len(v.peaks) for v in snapshot.volumes),
-            memory_bytes=sum(v.nbytes for v in snapshot.volumes),
+            dead_recordings=sum(int(np.count_nonzero(~mask)) for mask in state.alive),
+            outdated_recordings=sum(
+                int(np.count_nonzero(mask))
+                for volume, mask in state.rows()
+                if triple_params(volume.search) != keys
+            ),
+            volumes=len(state.volumes),
+            tail_recordings=sum(int(np.count_nonzero(mask)) for _, mask in tail),
+            tail_hours=sum(hours(*one) for one in tail),
+            triples=sum(v.triples for v in state.parts),
+            landmarks=sum(len(v.peaks) for v in state.parts),
+            memory_bytes=sum(v.nbytes for v in state.parts),
         )
 
-    def _install(
-        self,
-        volumes: tuple[Volume, ...],
-        alive: tuple[NDArray[np.bool_], ...],
-        tail: Volume | None,
-    ) -> None:
+    def _apply(self, added: Sequence[tuple[int, int, Fingerprint]], removed: Iterable[int]) -> None:
+        gone = set(removed)
+        new = [item for item in added if item[0] in gone or not self._has_newer(*item[:2])]
+        replaced = gone | {item[0] for item in new}
+        if not replaced:
+            return
+        state = self._state.without(replaced)
+        if new:
+            piece = Volume.build(new, self._params)
+            state = add_piece(state, piece, self._params, self._held)
+        self._install(state)
+
+    def _install(self, state: State) -> None:
         """Swap in a new state; the caller holds the write lock."""
-        if tail is not None and not len(tail.recording_id):
-            tail = None
-        self._volumes, self._alive, self._tail = volumes, alive, tail
-        if tail is not None:
-            volumes = (*volumes, tail)
-            alive = (*alive, np.ones(len(tail.recording_id), np.bool_))
-        self._snapshot = _snapshot(volumes, alive)
+        # A piece with nothing left is dropped at once; a volume when something is merged.
+        n = len(state.volumes)
+        rows = list(state.rows())
+        self._state = make_state(rows[:n], [one for one in rows[n:] if one[1].any()])
+        self._snapshot = _snapshot(self._state.parts, self._state.alive)
 
-    def _revisions(self) -> dict[int, int]:
-        """Revision of every recording that counts."""
-        return {
-            recording_id: revision
-            for volume, alive in zip(self._snapshot.volumes, self._snapshot.alive, strict=True)
-            for recording_id, revision in _pairs(volume, alive)
-        }
-
-    def _without(self, ids: Iterable[int]) -> tuple[NDArray[np.bool_], ...]:
-        gone = np.array(sorted(ids), np.int64)
-        return tuple(
-            alive & ~np.isin(volume.recording_id, gone)
-            for volume, alive in zip(self._volumes, self._alive, strict=True)
-        )
+    def _has_newer(self, recording_id: int, revision: int) -> bool:
+        """Whether a higher revision of a recording counts."""
+        place = self._snapshot.find(recording_id)
+        return place is not None and int(place[0].revision[place[1]]) > revision
 
 
-def _pairs(volume: Volume, mask: NDArray[np.bool_] | None = None) -> list[tuple[int, int]]:
+def _pairs(volume: Volume) -> NDArray[np.int64]:
     """(id, revision) of a volume's recordings."""
-    ids, revisions = volume.recording_id, volume.revision
-    if mask is not None:
-        ids, revisions = ids[mask], revisions[mask]
-    return list(zip(ids.tolist(), revisions.tolist(), strict=True))
-
-
-def _choose(
-    tail: Volume | None,
-    volumes: Sequence[Volume],
-    alive: Sequence[NDArray[np.bool_]],
-    full: bool,
-) -> list[bool]:
-    """Which volumes to merge: each volume costs every search its probes, so few may be small."""
-    if full:
-        return [tail is not None or len(volumes) > 1 or not mask.all() for mask in alive]
-    chosen = [bool(np.count_nonzero(~mask) > DEAD_SHARE * mask.size) for mask in alive]
-    hours = 0.0 if tail is None else tail.hours
-    hours += sum(v.hours for v, merge in zip(volumes, chosen, strict=True) if merge)
-    # From the smallest on, so that what is merged already counts for the next.
-    for at in sorted(range(len(volumes)), key=lambda i: volumes[i].hours):
-        if not chosen[at] and hours > 0.0 and volumes[at].hours < SEAL_RATIO * hours:
-            chosen[at] = True
-            hours += volumes[at].hours
-    return chosen
+    return np.stack([volume.recording_id, volume.revision], axis=1)

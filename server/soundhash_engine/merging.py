@@ -66,7 +66,8 @@ def newest(volumes: Sequence[Volume]) -> tuple[NDArray[np.bool_], ...]:
     last[:-1] = ids[order[1:]] != ids[order[:-1]]
     mask = np.empty(len(order), np.bool_)
     mask[order] = last
-    return tuple(np.split(mask, np.cumsum([len(v.recording_id) for v in volumes])[:-1]))
+    ends = np.cumsum([len(v.recording_id) for v in volumes]).tolist()
+    return tuple(mask[a:b].copy() for a, b in itertools.pairwise([0, *ends]))
 
 
 def merge(

@@ -13,6 +13,7 @@ from soundhash_engine.index import Index
 from soundhash_engine.live import LiveMatcher
 from soundhash_engine.matcher import match
 from soundhash_engine.params import SAMPLE_RATE_HZ
+from soundhash_engine.sealing import Merge
 from soundhash_engine.types import Pcm
 from soundhash_engine.volume import Volume
 
@@ -26,20 +27,24 @@ def _sound(seed: int, duration_s: int) -> Pcm:
     return (0.3 * tone + 0.01 * random.standard_normal(n)).astype(np.float32)
 
 
+def _mapped(merge: Merge) -> Volume:
+    """A volume as if mapped from a file: read-only, which numba takes for another type."""
+    sealed = merge.in_memory()
+    for array in sealed.arrays().values():
+        array.flags.writeable = False
+    return sealed
+
+
 def warm() -> None:
     """Go every way through the engine once: extract, index, match, explain, stream, compare."""
     recordings = [_sound(1, 20), _sound(2, 20)]
     fingerprints = [join(extract(pcm)) for pcm in recordings]
     index = Index()
     index.apply([(i, 1, fingerprint) for i, fingerprint in enumerate(fingerprints)])
-    sealed = index.seal(full=True)
-    if sealed is not None:
-        # A volume that is mapped from a file is read-only, which numba takes for another type.
-        arrays = {name: array.copy() for name, array in sealed.arrays().items()}
-        for array in arrays.values():
-            array.flags.writeable = False
-        index.exchange(sealed, Volume.from_arrays(sealed.meta(), arrays))
+    index.seal(_mapped)
+    # The second piece of the tail is merged with the first.
     index.apply([(2, 1, fingerprints[0])])
+    index.apply([(3, 1, fingerprints[1])])
     snapshot = index.snapshot()
 
     clip = recordings[0][40_000:72_000].copy()
@@ -54,7 +59,7 @@ def warm() -> None:
     live.step(snapshot)
     live.finish(snapshot)
     compare(fingerprints[0], fingerprints[1])
-    index.seal(full=True)
+    index.seal(_mapped, full=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ def test_what_is_saved_comes_back_mapped(tmp_path: Path) -> None:
     assert meta == META
     assert arrays.keys() == ARRAYS.keys()
     for name, array in arrays.items():
-        assert isinstance(array, np.memmap)
         assert array.dtype == ARRAYS[name].dtype
         np.testing.assert_array_equal(array, ARRAYS[name])
         assert not array.flags.writeable
@@ -67,18 +67,18 @@ def test_objects_are_refused(tmp_path: Path) -> None:
 
 
 def damage_cut(folder: Path) -> None:
-    file = folder / "keys.npy"
+    file = folder / "keys.bin"
     file.write_bytes(file.read_bytes()[:-1])
 
 
 def damage_bit(folder: Path) -> None:
-    data = bytearray((folder / "keys.npy").read_bytes())
+    data = bytearray((folder / "keys.bin").read_bytes())
     data[-5] ^= 1
-    (folder / "keys.npy").write_bytes(data)
+    (folder / "keys.bin").write_bytes(data)
 
 
 def damage_missing(folder: Path) -> None:
-    (folder / "rows.npy").unlink()
+    (folder / "rows.bin").unlink()
 
 
 def damage_no_manifest(folder: Path) -> None:
@@ -86,22 +86,36 @@ def damage_no_manifest(folder: Path) -> None:
 
 
 def damage_manifest(folder: Path) -> None:
-    (folder / "manifest.json").write_text('{"format": 1, "meta": {}')
+    (folder / "manifest.json").write_text('{"crc32": 1, "volume": {}')
 
 
 def damage_manifest_kind(folder: Path) -> None:
     (folder / "manifest.json").write_text("[]")
 
 
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """As if written so: the manifest's own checksum fits."""
+    content = json.loads((folder / "manifest.json").read_text())["volume"]
+    change(content)
+    manifest = {"crc32": volumes._content_crc32(content), "volume": content}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def damage_format(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
+    rewrite(folder, lambda content: content.update(format=99))
 
 
 def damage_escape(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["../keys"] = manifest["files"]["keys"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    rewrite(folder, lambda content: content["files"].update({"../keys": content["files"]["keys"]}))
+
+
+def damage_meta(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace("abc", "abd"))
+
+
+def damage_shape(folder: Path) -> None:
+    rewrite(folder, lambda content: content["files"]["rows"].update(shape=[6, 5]))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +129,8 @@ def damage_escape(folder: Path) -> None:
         damage_manifest_kind,
         damage_format,
         damage_escape,
+        damage_meta,
+        damage_shape,
     ],
 )
 def test_damage_is_noticed(tmp_path: Path, damage: object) -> None:
@@ -122,7 +138,44 @@ def test_damage_is_noticed(tmp_path: Path, damage: object) -> None:
     assert callable(damage)
     damage(tmp_path / "v1")
     with pytest.raises(VolumeDamaged):
-        volumes.open(tmp_path / "v1")
+        volumes.open(tmp_path / "v1", checked=ARRAYS)
+    with pytest.raises(VolumeDamaged):
+        list(volumes.verify(tmp_path / "v1"))
+
+
+def test_only_what_is_asked_for_is_read_at_once(tmp_path: Path) -> None:
+    volumes.save(tmp_path / "v1", META, ARRAYS)
+    assert sum(volumes.verify(tmp_path / "v1")) == sum(a.nbytes for a in ARRAYS.values())
+    damage_bit(tmp_path / "v1")
+    volumes.open(tmp_path / "v1", checked=["rows"])
+    with pytest.raises(VolumeDamaged, match="keys"):
+        volumes.open(tmp_path / "v1", checked=["keys"])
+    with pytest.raises(VolumeDamaged, match="keys"):
+        list(volumes.verify(tmp_path / "v1"))
+
+
+def test_a_volume_is_written_part_by_part_and_appears_at_once(tmp_path: Path) -> None:
+    with volumes.VolumeWriter(tmp_path / "v1", cold=["keys"]) as writer:
+        for part in np.split(ARRAYS["keys"], [0, 300, 300, 999]):
+            writer.append("keys", part)
+        with pytest.raises(ValueError, match="fit"):
+            writer.append("keys", np.zeros(3, np.int8))
+        assert not (tmp_path / "v1").exists()
+        writer.finish(META)
+    _, arrays = volumes.open(tmp_path / "v1", checked=["keys"])
+    np.testing.assert_array_equal(arrays["keys"], ARRAYS["keys"])
+    with volumes.VolumeWriter(tmp_path / "v2") as writer:
+        writer.append("keys", ARRAYS["keys"])
+    assert [path.name for path in tmp_path.iterdir()] == ["v1"], "given up, nothing is left"
+
+
+def test_a_removed_volume_is_gone_at_once_and_its_arrays_stay(tmp_path: Path) -> None:
+    volumes.save(tmp_path / "v1", META, ARRAYS)
+    _, arrays = volumes.open(tmp_path / "v1", scattered=["keys"])
+    volumes.remove(tmp_path / "v1")
+    volumes.remove(tmp_path / "v1")
+    assert list(tmp_path.iterdir()) == []
+    np.testing.assert_array_equal(arrays["keys"], ARRAYS["keys"])
 
 
 def test_folder_that_is_no_volume(tmp_path: Path) -> None:

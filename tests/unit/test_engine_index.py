@@ -136,19 +136,6 @@ def test_small_volumes_are_merged_and_large_ones_left_alone() -> None:
     assert [v.recordings.tolist() for v in volumes[1:]] == [[1, 2]]
 
 
-def test_a_volume_can_be_exchanged_for_its_mapped_copy() -> None:
-    index = Index()
-    index.apply([(1, 1, made(1))])
-    sealed = index.seal()
-    assert sealed is not None
-    copy = Volume.from_arrays(sealed.meta(), sealed.arrays())
-    index.remove([1])
-    assert index.exchange(sealed, copy)
-    assert index.snapshot().volumes == (copy,)
-    assert index.snapshot().find(1) is None
-    assert not index.exchange(sealed, copy)
-
-
 def test_changes_during_a_merge_are_kept() -> None:
     """Sealing runs beside changes: nothing is lost, nothing comes back."""
     index = Index()

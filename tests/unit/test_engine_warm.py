@@ -15,6 +15,7 @@ from soundhash_engine.fingerprint import extract, join
 from soundhash_engine.index import Index
 from soundhash_engine.live import LiveMatcher
 from soundhash_engine.matcher import match
+from soundhash_engine.sealing import Merge
 from soundhash_engine.volume import Volume
 from soundhash_engine.warm import warm
 
@@ -39,12 +40,16 @@ def test_nothing_is_compiled_after_warm(tmp_path: Path) -> None:
     fingerprints = [join(extract(pcm)) for pcm in recordings]
     index = Index()
     index.apply([(i, 1, f) for i, f in enumerate(fingerprints[:3])])
-    sealed = index.seal(full=True)
-    assert sealed is not None
-    for name, array in sealed.arrays().items():
-        np.save(tmp_path / f"{name}.npy", array)
-    mapped = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in sealed.arrays()}
-    index.exchange(sealed, Volume.from_arrays(sealed.meta(), mapped))
+
+    def mapped(merge: Merge) -> Volume:
+        volume = merge.in_memory()
+        arrays = {}
+        for name, array in volume.arrays().items():
+            np.save(tmp_path / f"{name}.npy", array)
+            arrays[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+        return Volume.from_arrays(volume.meta(), arrays)
+
+    assert index.seal(mapped, full=True) is not None
     index.apply([(i, 1, f) for i, f in enumerate(fingerprints[3:], 3)])
     index.remove([1])
     for pcm in (*recordings, tune(10, 77), tune(30, 78)):
@@ -60,7 +65,7 @@ def test_nothing_is_compiled_after_warm(tmp_path: Path) -> None:
         live.step(index.snapshot())
     live.finish(index.snapshot())
     compare(fingerprints[0], fingerprints[4])
-    index.seal(full=True)
-    index.seal()
+    index.seal(mapped, full=True)
+    index.seal(mapped)
     after = signatures()
     assert after == before
