@@ -73,9 +73,36 @@ generate:
 docs: $(READY) ## write the generated pages of docs/ anew
 	$(BIN)/python -m tests.contract.test_settings_doc
 
+# A labelled set, and what is measured on it. SET=folder names another set; MEDIA=folder makes one of
+# your recordings; without either, Debian packages are downloaded. RECORD=1 keeps the result in docs/.
+EVAL := build/eval
+SET ?= $(EVAL)/set
+RESULTS := $(EVAL)/results
+REPORT = $(BIN)/python -m tests.eval.report $(RESULTS) --out $(if $(RECORD),docs,$(EVAL))
+
+$(EVAL)/set/queries.csv: | $(READY)
+	$(BIN)/python -m tests.eval.build $(EVAL)/set $(if $(MEDIA),--music '$(MEDIA)')
+
 .PHONY: eval
-eval: $(READY) ## how well: recall and false answers; SET=folder of a labelled set
-	$(BIN)/python -m tests.eval.run --set '$(SET)' $(if $(LIMIT),--limit $(LIMIT))
+eval: $(READY) $(if $(filter $(EVAL)/set,$(SET)),$(EVAL)/set/queries.csv) ## how well: recall and false answers; SET=folder or MEDIA=folder
+	@mkdir -p $(RESULTS)
+	$(BIN)/python -m tests.eval.run --set '$(SET)' $(if $(LIMIT),--limit $(LIMIT)) --by families \
+		--json $(RESULTS)/result-$(notdir $(SET)).json \
+		$(if $(RECORD),--history tests/eval/history.jsonl)
+	$(REPORT)
+
+.PHONY: calibrate
+calibrate: $(READY) ## what a confidence means at each catalogue size; SET=folder HOURS='0 100 1000'
+	@mkdir -p $(RESULTS)
+	$(BIN)/python -m tests.eval.calibrate --set '$(SET)' $(if $(HOURS),--hours $(HOURS)) \
+		$(if $(LIMIT),--limit $(LIMIT)) --json $(RESULTS)/calibration.json
+
+.PHONY: peers
+peers: $(READY) ## other programs beside ours on the same clips; SET=folder
+	@mkdir -p $(RESULTS)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[peers]'
+	$(BIN)/python -m tests.bench.peers --set '$(SET)' $(if $(LIMIT),--limit $(LIMIT)) \
+		--json $(RESULTS)/peers.json
 
 .PHONY: bench
 bench: $(READY) ## how fast: MEDIA=folder of recordings

@@ -19,6 +19,8 @@ from av.filter import Graph
 from numpy.typing import NDArray
 
 RATE_HZ = 44_100
+SUFFIXES = {".wav", ".ogg", ".oga", ".mp3", ".flac", ".opus", ".m4a"}
+"""Of files that are taken for recordings."""
 
 Audio = NDArray[np.float32]
 

@@ -1,10 +1,11 @@
 """Make a labelled evaluation set from recordings.
 
-    python -m tests.eval.build OUT --music FOLDER... [--speech FOLDER...] [--voices FOLDER...]
+    python -m tests.eval.build OUT [--music FOLDER...] [--speech FOLDER...] [--voices FOLDER...]
                                [--hours 10] [--clips 6] [--further 3] [--unindexed 2] [--seed 7]
                                [--conditions all|prepared|unprepared] [--processes 2]
 
-``--music`` and ``--speech``: folders of recordings, each folder the work of one maker. Music of
+``--music`` and ``--speech``: folders of recordings, each the work of one maker, or folders of such
+folders; without ``--music``, Debian packages are downloaded (``tests.eval.packages``). Music of
 25 s or more is taken as it is, up to ``--hours`` of it indexed and at least a quarter of every
 maker's left out; speech is joined to recordings of minutes. ``--voices``: speech that is laid over
 clips; without it a voice is made up. ``--clips``, ``--further``, ``--unindexed``: clips for each
@@ -23,6 +24,7 @@ import argparse
 import csv
 import dataclasses
 import multiprocessing
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,11 +34,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from tests.eval.audio import RATE_HZ, Audio, read, read_wav, resampled, write_wav
+from tests.eval import packages
+from tests.eval.audio import RATE_HZ, SUFFIXES, Audio, read, read_wav, resampled, write_wav
 from tests.eval.changes import Material, rms
 from tests.eval.degrade import CONDITIONS, FURTHER, PREPARED, Condition
 
-SUFFIXES = {".wav", ".ogg", ".oga", ".mp3", ".flac", ".opus", ".m4a"}
 LEAST_S = 25.0
 LONGEST_S = 1500.0
 JOINED_S = 480.0
@@ -89,6 +91,15 @@ def media(folder: Path) -> list[Path]:
         if path.suffix.lower() in SUFFIXES and path.is_file():
             found.setdefault(path.stem, path)
     return list(found.values())
+
+
+def makers(folders: Sequence[Path]) -> list[Path]:
+    """The folders themselves, or what is in them where they hold nothing but folders."""
+    found: list[Path] = []
+    for folder in folders:
+        inside = sorted(folder.iterdir())
+        found += inside if all(path.is_dir() for path in inside) else [folder]
+    return found
 
 
 def seconds(path: Path) -> float:
@@ -338,7 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("out", type=Path)
-    parser.add_argument("--music", type=Path, nargs="+", required=True)
+    parser.add_argument("--music", type=Path, nargs="*", default=[])
     parser.add_argument("--speech", type=Path, nargs="*", default=[])
     parser.add_argument("--voices", type=Path, nargs="*", default=[])
     parser.add_argument("--hours", type=float, default=10.0)
@@ -350,11 +361,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args(arguments)
     conditions = {"all": CONDITIONS, "prepared": PREPARED, "unprepared": FURTHER}
+    music, speech, voices = map(makers, (options.music, options.speech, options.voices))
+    if not music:
+        try:
+            music, speech, voices = (
+                packages.fetch(options.out.parent / "corpus", names)
+                for names in (packages.MUSIC, packages.SPEECH, packages.VOICES)
+            )
+        except packages.NoPackagesError as error:
+            print(error, file=sys.stderr)
+            return 1
     count = build(
         options.out,
-        options.music,
-        speech=options.speech,
-        voices=options.voices,
+        music,
+        speech=speech,
+        voices=voices,
         hours=options.hours,
         counts={
             "prepared": options.clips,

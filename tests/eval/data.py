@@ -16,6 +16,8 @@ from soundhash_engine.spectrum import log_bands
 from tests.eval.degrade import CONDITIONS
 
 OFFSET_TOLERANCE_S = 0.5
+MADE_UP = "(made up)"
+"""Name of every recording that only fills a catalogue up."""
 SAME_SOUND = 0.9
 
 
@@ -108,8 +110,10 @@ def fingerprint(path: Path) -> Fingerprint:
     return join([*segments, *extractor.finish()])
 
 
-def index_folder(folder: Path, least_s: float = 25.0) -> tuple[Index, dict[int, str]]:
-    """An index of all recordings of a folder that are long enough, and their names by id."""
+def fingerprints(
+    folder: Path, least_s: float = 25.0
+) -> tuple[list[tuple[int, int, Fingerprint]], dict[int, str]]:
+    """Recordings of a folder that are long enough, as `Index.apply` takes them; names by id."""
     items = []
     names = {}
     for number, path in enumerate(sorted(folder.glob("*.wav"))):
@@ -117,6 +121,12 @@ def index_folder(folder: Path, least_s: float = 25.0) -> tuple[Index, dict[int, 
         if made.duration_s >= least_s:
             items.append((number, 1, made))
             names[number] = path.stem
+    return items, names
+
+
+def index_folder(folder: Path, least_s: float = 25.0) -> tuple[Index, dict[int, str]]:
+    """An index of all recordings of a folder that are long enough, and their names by id."""
+    items, names = fingerprints(folder, least_s)
     index = Index()
     index.apply(items)
     index.seal()

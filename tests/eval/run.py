@@ -29,6 +29,7 @@ from soundhash_engine.index import Index
 from soundhash_engine.score import PUBLISH_CONFIDENCE
 from soundhash_engine.warm import warm
 from tests.eval.data import (
+    MADE_UP,
     OFFSET_TOLERANCE_S,
     Query,
     Repeats,
@@ -92,7 +93,7 @@ class Examiner:
             nan = float("nan")
             return Outcome(query, verdict, "", 0.0, nan, 0.0, nan, nan, False, seconds)
         best = matches[0]
-        track, offset_s = self.names[best.recording_id], _start_of(best)
+        track, offset_s = self.names.get(best.recording_id, MADE_UP), _start_of(best)
         return Outcome(
             query=query,
             verdict=judge(query, track, offset_s, self.repeats),
