@@ -193,7 +193,7 @@ class Lookup(Protocol):
     def look_up(self, wanted: Sequence[Wanted]) -> tuple[list[Given], tuple[Missing, ...]]:
         """Postings of every volume, in their order, and what did not answer.
 
-        Comes back within a bounded time, whatever is gone.
+        Shares are of what was asked for. Comes back within a bounded time, whatever is gone.
         """
 
 
@@ -211,6 +211,8 @@ class RemotePostings:
         local = iter(LOCAL.ask(near, question).found)
         remote, missing = self._ask_far(far, question) if far else ([], ())
         others = iter(remote)
+        part = sum(volume.hours for volume in far) / (sum(v.hours for v in volumes) or 1.0)
+        missing = tuple(dataclasses.replace(one, share=one.share * part) for one in missing)
         found = tuple(next(others) if away else next(local) for away in held)
         return Answer(found, missing)
 
@@ -233,8 +235,8 @@ class RemotePostings:
 def _wanted(volume: Volume, probes: Probes) -> Wanted:
     top = probes.hashes + ((probes.cells.astype(np.int64) - 1) << ANCHOR_SHIFT)
     below = KEY_BITS - volume.bits - CHECK_BITS
-    first, last = _join_ranges(*_in_order(probes.hashes >> below, top >> below))
-    low, high = _join_ranges(first >> CHECK_BITS, last >> CHECK_BITS)
+    first, last = join_ranges(*_in_order(probes.hashes >> below, top >> below))
+    low, high = join_ranges(first >> CHECK_BITS, last >> CHECK_BITS)
     length = high - low + 1
     bucket = np.repeat(high + 1 - np.cumsum(length), length) + np.arange(int(length.sum()))
     return Wanted(volume, first, last, bucket)
@@ -247,7 +249,7 @@ def _in_order(
     return first[order], last[order]
 
 
-def _join_ranges(
+def join_ranges(
     first: NDArray[np.int64], last: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Ranges first … last in rising order, those that overlap or touch made one."""

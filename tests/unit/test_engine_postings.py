@@ -5,43 +5,27 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from tests.songs import song
+from tests.asking import SONGS, check_same_answers, make_volumes, questions
 
 from soundhash_engine import extract, join
-from soundhash_engine.hypotheses import hypotheses
 from soundhash_engine.index import Index
-from soundhash_engine.landmarks import query_features
 from soundhash_engine.layout import BUCKET_FRAME_BITS, CHECK_BITS
 from soundhash_engine.matcher import match
-from soundhash_engine.params import PARAMS
 from soundhash_engine.postings import (
     LOCAL,
     Given,
     Missing,
-    Question,
     RemotePostings,
     Wanted,
     cold_rows,
     hot_limit,
 )
-from soundhash_engine.probes import probe
-from soundhash_engine.triples import query_triples
 from soundhash_engine.volume import Volume
-from soundhash_engine.window import ROUNDS
-
-SONGS = {i: song(40.0, seed=i) for i in range(1, 5)}
 
 
 @pytest.fixture(scope="module")
 def volumes() -> tuple[Volume, ...]:
-    prints = {i: join(extract(pcm)) for i, pcm in SONGS.items()}
-    # Ten copies share their keys' votes; of twenty the keys are too frequent to vote.
-    many = [(100 + k, 1, prints[3]) for k in range(10)]
-    many += [(200 + k, 1, prints[1]) for k in range(20)]
-    return (
-        Volume.build([(1, 1, prints[1]), (2, 1, prints[2])]),
-        Volume.build([*many, (4, 1, prints[4])]),
-    )
+    return make_volumes()
 
 
 class Kept:
@@ -89,41 +73,9 @@ class Kept:
         return given, missing
 
 
-def questions() -> list[Question]:
-    """Every round of a search, for a clip that is indexed and changed, and for one that is not."""
-    out = []
-    for pcm in (song(5.0, seed=3, tempo=1.02, start_s=11.0), song(5.0, seed=77)):
-        features = query_features(pcm)
-        landmarks = features.landmarks
-        for step in ROUNDS:
-            few = hypotheses(
-                list(zip(step.hypotheses.pitch, step.hypotheses.tempo, strict=True))[::3]
-            )
-            triples = query_triples(landmarks, n_targets=8)
-            probes = probe(
-                landmarks,
-                triples,
-                few,
-                centre_half_frames=float(landmarks.n_frames - 1),
-                margin=step.margin,
-            )
-            out.append(Question(few, {PARAMS.search: probes}, step.margin, least_votes=2))
-    return out
-
-
 def test_answers_are_the_same_element_for_element(volumes: tuple[Volume, ...]) -> None:
     kept = Kept(volumes)
-    remote = RemotePostings(kept)
-    places = 0
-    for question in questions():
-        expected, given = LOCAL.ask(volumes, question), remote.ask(volumes, question)
-        assert given.missing == ()
-        for a, b in zip(expected.found, given.found, strict=True):
-            places += len(a.bin)
-            np.testing.assert_array_equal(a.hypothesis, b.hypothesis)
-            np.testing.assert_array_equal(a.bin, b.bin)
-            np.testing.assert_array_equal(a.votes, b.votes)
-    assert places > 200
+    assert check_same_answers(volumes, kept) > 200
     assert kept.asked == len(questions())
 
 

@@ -1,0 +1,64 @@
+"""What every way of holding postings has to answer: volumes, questions, and the comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from soundhash_engine import extract, join
+from soundhash_engine.hypotheses import hypotheses
+from soundhash_engine.landmarks import query_features
+from soundhash_engine.params import PARAMS
+from soundhash_engine.postings import LOCAL, Lookup, Question, RemotePostings
+from soundhash_engine.probes import probe
+from soundhash_engine.triples import query_triples
+from soundhash_engine.volume import Volume
+from soundhash_engine.window import ROUNDS
+from tests.songs import song
+
+SONGS = {i: song(40.0, seed=i) for i in range(1, 5)}
+
+
+def make_volumes() -> tuple[Volume, ...]:
+    """A small one, and one in which some keys share votes and some are too frequent to vote."""
+    prints = {i: join(extract(pcm)) for i, pcm in SONGS.items()}
+    many = [(100 + k, 1, prints[3]) for k in range(10)]
+    many += [(200 + k, 1, prints[1]) for k in range(20)]
+    return (
+        Volume.build([(1, 1, prints[1]), (2, 1, prints[2])]),
+        Volume.build([*many, (4, 1, prints[4])]),
+    )
+
+
+def questions() -> list[Question]:
+    """Every round of a search, for a clip that is indexed and changed, and for one that is not."""
+    out = []
+    for pcm in (song(5.0, seed=3, tempo=1.02, start_s=11.0), song(5.0, seed=77)):
+        landmarks = query_features(pcm).landmarks
+        for step in ROUNDS:
+            few = hypotheses(
+                list(zip(step.hypotheses.pitch, step.hypotheses.tempo, strict=True))[::3]
+            )
+            probes = probe(
+                landmarks,
+                query_triples(landmarks, n_targets=8),
+                few,
+                centre_half_frames=float(landmarks.n_frames - 1),
+                margin=step.margin,
+            )
+            out.append(Question(few, {PARAMS.search: probes}, step.margin, least_votes=2))
+    return out
+
+
+def check_same_answers(volumes: tuple[Volume, ...], lookup: Lookup) -> int:
+    """Asks every question there and here, and compares element for element; returns the places."""
+    remote = RemotePostings(lookup)
+    places = 0
+    for question in questions():
+        expected, given = LOCAL.ask(volumes, question), remote.ask(volumes, question)
+        assert given.missing == ()
+        for a, b in zip(expected.found, given.found, strict=True):
+            places += len(a.bin)
+            np.testing.assert_array_equal(a.hypothesis, b.hypothesis)
+            np.testing.assert_array_equal(a.bin, b.bin)
+            np.testing.assert_array_equal(a.votes, b.votes)
+    return places

@@ -1,0 +1,263 @@
+"""Postings on three PostgreSQL servers: the same answers as at home, and no wait for the dead."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import asyncpg
+import psutil
+import pytest
+from tests.asking import SONGS, check_same_answers, make_volumes, questions
+
+from soundhash_engine import extract, join
+from soundhash_engine.index import Index, Snapshot
+from soundhash_engine.matcher import match
+from soundhash_engine.postings import LOCAL, Missing, RemotePostings
+from soundhash_engine.volume import Volume
+from soundhash_server.embedded_postgres import Postgres
+from soundhash_server.store import posting_rows, posting_shard
+from soundhash_server.store.postings import PostingShards
+
+DEADLINE_S = 1.0
+PATIENCE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Postgres]]:
+    made = [
+        Postgres(tmp_path_factory.mktemp(f"shard{i}"), {"fsync": "off", "shared_buffers": "16MB"})
+        for i in range(3)
+    ]
+    for server in made:
+        server.start()
+    yield made
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def volumes() -> tuple[Volume, ...]:
+    return make_volumes()
+
+
+@pytest.fixture
+def shards(servers: list[Postgres]) -> Iterator[PostingShards]:
+    for server in servers:
+        server.start()
+    made = PostingShards([server.url for server in servers], deadline_s=DEADLINE_S, connections=2)
+    yield made
+    made.close()
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    """Waits until something holds; fails after half a minute."""
+    until = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+def store(shards: PostingShards, volumes: tuple[Volume, ...]) -> None:
+    shards.keep([(posting_rows.content_key(volume), volume) for volume in volumes])
+    eventually(lambda: all(shards.holds(volume) for volume in volumes))
+
+
+def sql(server: Postgres, statement: str) -> list[asyncpg.Record]:
+    async def work() -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(server.url)
+        try:
+            return await connection.fetch(statement)
+        finally:
+            await connection.close()
+
+    return asyncio.run(work())
+
+
+def stop_all(server: Postgres, number: signal.Signals) -> None:
+    """A signal to the server and all of its processes."""
+    assert server.pid is not None
+    main = psutil.Process(server.pid)
+    for process in (main, *main.children(recursive=True)):
+        process.send_signal(number)
+
+
+def test_the_same_answers_as_at_home(
+    shards: PostingShards, volumes: tuple[Volume, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(shards, volumes)
+    assert check_same_answers(volumes, shards) > 200
+    # A large question in many queries.
+    monkeypatch.setattr(posting_shard, "MOST_PIECES", 100)
+    assert check_same_answers(volumes, shards) > 200
+    states = shards.states()
+    assert [(s.name, s.reason, s.volumes) for s in states] == [
+        ("1/3", "", 2),
+        ("2/3", "", 2),
+        ("3/3", "", 2),
+    ]
+    assert all(s.postings > 1000 for s in states)
+    assert all("@" not in s.address and s.address for s in states)
+
+
+def test_a_volume_is_stored_once_and_dropped_when_nobody_uses_it(
+    servers: list[Postgres], shards: PostingShards, volumes: tuple[Volume, ...]
+) -> None:
+    store(shards, volumes)
+    before = [
+        sql(server, "SELECT number, key FROM posting_volumes ORDER BY 1") for server in servers
+    ]
+    again = tuple(Volume.from_arrays(v.meta(), v.arrays()) for v in volumes)
+    other = PostingShards([s.url for s in servers], deadline_s=DEADLINE_S, connections=1)
+    try:
+        store(other, again)
+    finally:
+        other.close()
+    after = [
+        sql(server, "SELECT number, key FROM posting_volumes ORDER BY 1") for server in servers
+    ]
+    assert before == after
+    assert [len(rows) for rows in after] == [2, 2, 2]
+
+    sql(
+        servers[0],
+        "UPDATE posting_volumes SET used_time = now() - interval '1 day' WHERE number = 1",
+    )
+
+    async def drop() -> int:
+        connection = await asyncpg.connect(servers[0].url)
+        try:
+            return await posting_rows.drop_unused(connection, 3600.0)
+        finally:
+            await connection.close()
+
+    assert asyncio.run(drop()) == 1
+    assert asyncio.run(drop()) == 0
+    assert len(sql(servers[0], "SELECT number FROM posting_volumes")) == 1
+    left = sql(servers[0], "SELECT DISTINCT place >> 22 AS number FROM postings")
+    assert [row["number"] for row in left] == [2]
+    # It is missed until it is back, which it soon is.
+    answer = RemotePostings(shards).ask(volumes, questions()[0])
+    assert [(m.part, m.reason) for m in answer.missing] in ([("shard 1/3", "NOT_LOADED")], [])
+    eventually(lambda: not RemotePostings(shards).ask(volumes, questions()[0]).missing)
+    assert check_same_answers(volumes, shards) > 200
+
+
+def test_a_load_that_is_cut_leaves_nothing(
+    servers: list[Postgres], shards: PostingShards, volumes: tuple[Volume, ...]
+) -> None:
+    store(shards, volumes)
+
+    async def work() -> None:
+        connection = await asyncpg.connect(servers[1].url)
+        rows = posting_rows._Rows.__iter__
+
+        def some(self: posting_rows._Rows) -> Iterator[tuple[int, bytes]]:
+            for i, row in enumerate(rows(self)):
+                if i == 5:
+                    raise ConnectionAbortedError
+                yield row
+
+        posting_rows._Rows.__iter__ = some  # type: ignore[method-assign]
+        try:
+            await posting_rows.load(connection, "cut", volumes[1], 1, 3)
+        finally:
+            posting_rows._Rows.__iter__ = rows  # type: ignore[method-assign]
+            await connection.close()
+
+    count = (
+        "SELECT (SELECT count(*) FROM postings) AS p, (SELECT count(*) FROM posting_volumes) AS v"
+    )
+    before = sql(servers[1], count)
+    with pytest.raises(ConnectionAbortedError):
+        asyncio.run(work())
+    assert sql(servers[1], count) == before
+
+
+def test_a_killed_server_is_a_named_part_that_comes_back(
+    servers: list[Postgres], shards: PostingShards, volumes: tuple[Volume, ...]
+) -> None:
+    store(shards, volumes)
+    remote = RemotePostings(shards)
+    question = questions()[0]
+    whole = LOCAL.ask(volumes, question)
+    pid = servers[2].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: servers[2].pid is None)
+    eventually(lambda: remote.ask(volumes, question).missing)
+    begun = time.monotonic()
+    answer = remote.ask(volumes, question)
+    assert time.monotonic() - begun < PATIENCE_S
+    assert answer.missing == (Missing("shard 3/3", pytest.approx(1 / 3), "UNREACHABLE"),)
+    assert shards.states()[2].reason == "UNREACHABLE"
+    votes = [sum(int(f.votes.sum()) for f in one.found) for one in (whole, answer)]
+    assert 0 < votes[1] < votes[0]
+    servers[2].start()
+    eventually(lambda: not remote.ask(volumes, question).missing)
+    assert check_same_answers(volumes, shards) > 200
+
+
+def test_a_server_that_hangs_in_mid_question_is_not_waited_for(
+    servers: list[Postgres], shards: PostingShards, volumes: tuple[Volume, ...]
+) -> None:
+    store(shards, volumes)
+    remote = RemotePostings(shards)
+    stop_all(servers[0], signal.SIGSTOP)
+    try:
+        answers: list[tuple[Missing, ...]] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(remote.ask(volumes, questions()[1]).missing), daemon=True
+        )
+        asking.start()
+        asking.join(PATIENCE_S)
+        assert answers == [(Missing("shard 1/3", pytest.approx(1 / 3), "TIMED_OUT"),)]
+        # From now on it is not even asked.
+        assert remote.ask(volumes, questions()[0]).missing[0].part == "shard 1/3"
+    finally:
+        stop_all(servers[0], signal.SIGCONT)
+    eventually(lambda: not remote.ask(volumes, questions()[0]).missing)
+    assert check_same_answers(volumes, shards) > 200
+
+
+def test_a_shard_that_lost_its_data_gets_it_again(
+    servers: list[Postgres], shards: PostingShards, volumes: tuple[Volume, ...]
+) -> None:
+    store(shards, volumes)
+    sql(servers[1], "DROP TABLE postings, posting_volumes, schema_migrations")
+    remote = RemotePostings(shards)
+    answer = remote.ask(volumes, questions()[0])
+    assert [(m.part, m.reason) for m in answer.missing] == [("shard 2/3", "NOT_LOADED")]
+    eventually(lambda: not remote.ask(volumes, questions()[0]).missing)
+    assert check_same_answers(volumes, shards) > 200
+
+
+@pytest.fixture(scope="module")
+def snapshot() -> Snapshot:
+    index = Index()
+    index.apply([(i, 1, join(extract(pcm))) for i, pcm in SONGS.items()])
+    index.seal()
+    return index.snapshot()
+
+
+def test_a_clip_is_found_with_a_server_gone_and_the_answer_says_so(
+    servers: list[Postgres], shards: PostingShards, snapshot: Snapshot
+) -> None:
+    store(shards, snapshot.volumes)
+    spread = dataclasses.replace(snapshot, postings=RemotePostings(shards))
+    clip = SONGS[2][80_000:120_000]
+    assert match(spread, clip).matches == match(snapshot, clip).matches
+    pid = servers[1].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: shards.states()[1].reason)
+    result = match(spread, clip)
+    assert [m.recording_id for m in result.matches] == [2]
+    assert [(m.part, m.reason) for m in result.missing] == [("shard 2/3", "UNREACHABLE")]
+    servers[1].start()
+    eventually(lambda: not match(spread, clip).missing)
