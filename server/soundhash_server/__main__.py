@@ -1,4 +1,4 @@
-"""``python -m soundhash_server up|serve|migrate|doctor``: the server's commands.
+"""``python -m soundhash_server up|serve|migrate|doctor|bench``: the server's commands.
 
 The program `soundhash` runs these; each takes its settings from SOUNDHASH_* variables, and the
 options given here win over them.
@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from soundhash_server.bench.command import add_options
 from soundhash_server.compiled import keep_compiled
 from soundhash_server.settings import Settings, SettingsError
 
@@ -29,6 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"soundhash {options.command}: {error}\n")
         return 2
     keep_compiled(settings)
+    if options.command == "bench":
+        from soundhash_server.bench.command import bench  # noqa: PLC0415
+
+        return bench(options)
     return {"up": _up, "serve": _serve, "migrate": _migrate, "doctor": _doctor}[options.command](
         settings
     )
@@ -48,6 +53,10 @@ def _parser() -> argparse.ArgumentParser:
         if name != "migrate":
             command.add_argument("--host")
             command.add_argument("--port", type=int)
+    text = "measure the engine on this machine"
+    measured = commands.add_parser("bench", help=text, description=text)
+    measured.add_argument("--data-dir", type=lambda text: Path(text).expanduser())
+    add_options(measured)
     return parser
 
 

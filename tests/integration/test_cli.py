@@ -474,8 +474,9 @@ def test_unknown_options_are_judged_by_the_platform(shell: Shell) -> None:
 def test_help_is_quick_and_complete(shell: Shell) -> None:
     help_text = shell("--help").stdout
     for command in (
-        *("up", "serve", "work", "migrate", "doctor", "ingest", "jobs", "match", "listen"),
-        *("matches", "compare", "fingerprint", "videos", "update", "delete", "stats", "index"),
+        *("up", "serve", "work", "migrate", "doctor", "bench", "ingest", "jobs", "match"),
+        *("listen", "matches", "compare", "fingerprint", "videos", "update", "delete"),
+        *("stats", "index"),
     ):
         assert f"\n  {command} " in help_text
     code = (
@@ -491,3 +492,11 @@ def test_help_is_quick_and_complete(shell: Shell) -> None:
     assert loaded_grpc == "False"
     assert float(cpu_s) < 0.5
     assert shell("--version").stdout.startswith("soundhash ")
+
+
+def test_bench_measures_without_a_server(shell: Shell) -> None:
+    done = shell.program("bench", "--hours", "0.1", "--clips", "2", "--callers", "1", "--json")
+    (size,) = json.loads(done.stdout)["sizes"]
+    assert size["recall"]["clean"] == {"found": 2, "clips": 2}
+    assert "soundhash-bench.svg" in done.stderr
+    assert shell("bench", "--clips", "0", status=2).stderr

@@ -197,7 +197,7 @@ def test_the_program_works_on_a_bare_install(clean: Path, tmp_path: Path) -> Non
         assert "The song" in told.stdout
 
 
-@pytest.mark.parametrize("command", ["up", "serve", "work", "migrate", "doctor"])
+@pytest.mark.parametrize("command", ["up", "serve", "work", "migrate", "doctor", "bench"])
 def test_the_platform_is_asked_for_by_name(clean: Path, tmp_path: Path, command: str) -> None:
     told = run(clean, "soundhash", command, cwd=tmp_path, status=1)
     assert "pip install 'soundhash[server,workers]'" in told.stderr

@@ -8,7 +8,16 @@ import typer
 from typer.core import TyperGroup
 
 from soundhash import __version__
-from soundhash.cli import _catalog, _clips, _ingest, _jobs, _listen, _operate, _platform
+from soundhash.cli import (
+    _bench,
+    _catalog,
+    _clips,
+    _ingest,
+    _jobs,
+    _listen,
+    _operate,
+    _platform,
+)
 from soundhash.cli._connection import AddressOption, Connection
 
 
@@ -88,6 +97,7 @@ for name, function in (
     ("doctor", _platform.doctor),
 ):
     app.command(name, rich_help_panel=PLATFORM, context_settings=_PASSED_ON)(function)
+app.command("bench", rich_help_panel=PLATFORM)(_bench.bench)
 app.command("ingest", rich_help_panel=INGEST)(_ingest.ingest)
 app.command("jobs", rich_help_panel=INGEST)(_jobs.jobs)
 app.command("match", rich_help_panel=MATCH)(_clips.match)

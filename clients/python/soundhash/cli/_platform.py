@@ -16,8 +16,8 @@ import typer
 from soundhash.cli._output import print_error
 
 # A package of each extra that nothing else brings along.
-_SERVER_NEEDS = ("soundhash_server", "asyncpg", "numpy", "av", "arq")
-_WORKER_NEEDS = (*_SERVER_NEEDS, "soundhash_workers", "aiohttp", "yt_dlp")
+SERVER_NEEDS = ("soundhash_server", "asyncpg", "numpy", "av", "arq")
+_WORKER_NEEDS = (*SERVER_NEEDS, "soundhash_workers", "aiohttp", "yt_dlp")
 
 DataDirOption = Annotated[
     Path | None,
@@ -102,8 +102,13 @@ def _run_server(
     options = [
         text for name, value in given.items() if value is not None for text in (name, str(value))
     ]
-    needs = _WORKER_NEEDS if command == "up" else _SERVER_NEEDS
-    _become("soundhash_server", [command, *options, *context.args], needs, dict(os.environ))
+    needs = _WORKER_NEEDS if command == "up" else SERVER_NEEDS
+    become_server([command, *options, *context.args], needs)
+
+
+def become_server(arguments: list[str], needs: tuple[str, ...]) -> NoReturn:
+    """Go on as a command of the server's package; ``needs``: packages that it cannot do without."""
+    _become("soundhash_server", arguments, needs, dict(os.environ))
 
 
 def _become(
