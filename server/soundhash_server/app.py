@@ -43,6 +43,7 @@ from soundhash_server.services.index import IndexService
 from soundhash_server.services.ingest import Ingest
 from soundhash_server.services.live import LiveMatching
 from soundhash_server.services.matching import Matching
+from soundhash_server.services.postings import SpreadIndex
 from soundhash_server.services.readiness import Part, Readiness
 from soundhash_server.services.uploads import Spool
 from soundhash_server.settings import Settings, SettingsError
@@ -132,6 +133,14 @@ class Server:
             seal_hours=settings.index_seal_hours,
         )
         closers.push_async_callback(index.close)
+        spread = SpreadIndex(
+            index,
+            settings.postings_urls.split(),
+            deadline_s=settings.postings_deadline_s,
+            connections=settings.postings_connections,
+            least_hours=settings.postings_least_hours,
+        )
+        closers.push_async_callback(spread.close)
         self._readiness = Readiness(
             {
                 Part.DATABASE: changes.current_revision,
@@ -148,7 +157,7 @@ class Server:
             maximum_concurrent_rpcs=MAX_CALLS,
         )
         self._live = LiveMatching(
-            self._cpu, index, videos, matches, max_streams=settings.max_streams
+            self._cpu, spread, videos, matches, max_streams=settings.max_streams
         )
         ingest_pb2_grpc.add_IngestServiceServicer_to_server(
             IngestServicer(
@@ -168,7 +177,7 @@ class Server:
         )
         match_pb2_grpc.add_MatchServiceServicer_to_server(
             MatchServicer(
-                Matching(self._cpu, index, videos, matches, max_clip_s=settings.max_clip_s),
+                Matching(self._cpu, spread, videos, matches, max_clip_s=settings.max_clip_s),
                 self._live,
                 max_clip_s=settings.max_clip_s,
             ),
@@ -182,7 +191,7 @@ class Server:
             CatalogServicer(Catalog(videos, index)), self._server
         )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminServicer(Admin(pool, index)), self._server
+            AdminServicer(Admin(pool, index, spread)), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         reflection.enable_server_reflection(
@@ -199,6 +208,7 @@ class Server:
         log.info("listening", host=settings.host, port=self.port, tls=bool(settings.tls_cert))
         self._spawn(listener.run(), "listener")
         self._spawn(index.run(), "index")
+        self._spawn(spread.run(), "postings")
         self._spawn(self._health.run(), "health")
         self._spawn(self._readiness.run(), "readiness")
         self._warming = asyncio.create_task(self._warm_up(), name="warm")

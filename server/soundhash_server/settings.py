@@ -72,6 +72,20 @@ class Settings:
     index_seal_hours: float = setting(
         4.0, "The live tail becomes a volume on disk at this many hours.", minimum=0.01
     )
+    postings_urls: str = setting(
+        "",
+        "PostgreSQL 15+ URLs, separated by spaces, of servers that hold the postings of large "
+        "volumes of the index, a range of hashes each. Empty: this server's memory does.",
+    )
+    postings_least_hours: float = setting(
+        100.0, "Volumes of at least so many hours have their postings there.", minimum=0
+    )
+    postings_deadline_s: float = setting(
+        3.0, "How long a search waits for them; what has not answered is named.", minimum=0.01
+    )
+    postings_connections: int = setting(
+        4, "Connections to each of them; a large question uses several.", minimum=1
+    )
     worker_concurrency: int = setting(
         0, "Jobs a worker carries out at once. 0: two a core.", minimum=0
     )

@@ -20,9 +20,9 @@ EXPORTS = """
 Aborted AlreadyExists AsyncClient Cancelled Client Comparison DataLoss DeadlineExceeded
 FailedPrecondition FieldViolation FinalMatch Fingerprint Health Heard IndexStatus IngestParameters
 IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState JobStep Match
-MatchResult NotFound OutOfRange PcmEncoding PcmFormat PermissionDenied ProvisionalMatch
-ResourceExhausted ScoreParts Segment SharedPassage SoundHashError Stats StreamEvent StreamSummary
-TlsConfig Unauthenticated Unavailable Unimplemented Video __version__
+MatchResult MissingPart NotFound OutOfRange PcmEncoding PcmFormat PermissionDenied PostingShard
+ProvisionalMatch ResourceExhausted ScoreParts Segment SharedPassage SoundHashError Stats StreamEvent
+StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented Video __version__
 """
 
 METHODS = """

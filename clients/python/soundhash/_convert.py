@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -169,7 +170,12 @@ def match_result(m: match_pb2.MatchClipResponse) -> t.MatchResult:
         matches=tuple(match(found) for found in m.matches),
         clip_duration_s=seconds(m.clip_duration),
         elapsed_s=seconds(m.elapsed),
+        missing=_missing(m.missing),
     )
+
+
+def _missing(parts: Iterable[match_pb2.MissingPart]) -> tuple[t.MissingPart, ...]:
+    return tuple(t.MissingPart(m.part, m.share, m.reason) for m in parts)
 
 
 def stream_event(m: match_pb2.MatchStreamResponse) -> t.StreamEvent | None:
@@ -183,7 +189,9 @@ def stream_event(m: match_pb2.MatchStreamResponse) -> t.StreamEvent | None:
         case "final":
             return t.FinalMatch(heard_s, match(m.final))
         case "summary":
-            return t.StreamSummary(heard_s, m.summary.query_id, m.summary.match_count)
+            return t.StreamSummary(
+                heard_s, m.summary.query_id, m.summary.match_count, _missing(m.summary.missing)
+            )
         case _:
             return None
 
@@ -284,6 +292,10 @@ def index_status(m: admin_pb2.IndexStatus) -> t.IndexStatus:
         catalogue_revision=m.catalogue_revision,
         compacting=m.compacting,
         params_digest=m.params_digest,
+        posting_shards=tuple(
+            t.PostingShard(s.name, s.address, s.reason, s.volume_count, s.posting_count)
+            for s in m.posting_shards
+        ),
     )
 
 

@@ -253,16 +253,31 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class MissingPart:
+    """A part of the index that did not answer: what it holds was not found.
+
+    part: its name, for people. share: of the index's evidence, 0 to 1. reason: UNREACHABLE,
+    TIMED_OUT, NOT_LOADED, STARTING or another one.
+    """
+
+    part: str
+    share: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class MatchResult:
     """The answer to a clip: the matches, most confident first; none is a normal answer.
 
-    clip_duration_s: length of the decoded clip. elapsed_s: time that the server spent.
+    clip_duration_s: length of the decoded clip. elapsed_s: time that the server spent. missing:
+    parts of the index that did not answer; only without any does "no match" mean "not indexed".
     """
 
     query_id: str
     matches: tuple[Match, ...]
     clip_duration_s: float
     elapsed_s: float
+    missing: tuple[MissingPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,11 +310,16 @@ class FinalMatch:
 
 @dataclass(frozen=True, slots=True)
 class StreamSummary:
-    """The end of a stream; nothing follows. match_count: how many final matches there were."""
+    """The end of a stream; nothing follows.
+
+    match_count: how many final matches there were. missing: parts of the index that did not
+    answer at some time of the stream.
+    """
 
     heard_s: float
     query_id: str
     match_count: int
+    missing: tuple[MissingPart, ...] = ()
 
 
 StreamEvent = Heard | ProvisionalMatch | FinalMatch | StreamSummary
@@ -381,12 +401,28 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class PostingShard:
+    """A database server that holds a part of the index's postings.
+
+    name: "2/3" is the second of three. address: host and database. reason: why it is not asked,
+    empty while it is. volume_count: how many of the server's volumes it has a part of.
+    posting_count: postings in these parts.
+    """
+
+    name: str
+    address: str
+    reason: str
+    volume_count: int
+    posting_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class IndexStatus:
     """The state of one server's match index.
 
     tail_video_count: matched, but not yet in a volume on disk. dead_video_count: deleted or
     replaced, still in volumes but hidden. applied_revision of catalogue_revision changes are
-    taken in.
+    taken in. posting_shards: servers that hold postings of large volumes, if there are any.
     """
 
     video_count: int
@@ -401,6 +437,7 @@ class IndexStatus:
     catalogue_revision: int
     compacting: bool
     params_digest: str
+    posting_shards: tuple[PostingShard, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from soundhash.v1 import (
     match_pb2,
 )
 from soundhash_engine import Comparison, PcmFormat, Segment
+from soundhash_engine.postings import Missing
 from soundhash_server.model import (
     Failure,
     IngestParameters,
@@ -29,7 +30,7 @@ from soundhash_server.model import (
     ScoreParts,
     Video,
 )
-from soundhash_server.services.admin import Stats
+from soundhash_server.services.admin import IndexReport, Stats
 from soundhash_server.services.fingerprints import (
     GivenSource,
     MediaSource,
@@ -37,7 +38,6 @@ from soundhash_server.services.fingerprints import (
     Source,
     StoredSource,
 )
-from soundhash_server.services.index import IndexState
 from soundhash_server.services.live import (
     FinalMatch,
     Heard,
@@ -209,6 +209,10 @@ def match_message(match: MatchRecord) -> match_pb2.Match:
     )
 
 
+def missing_message(part: Missing) -> match_pb2.MissingPart:
+    return match_pb2.MissingPart(part=part.part, share=part.share, reason=part.reason)
+
+
 def stream_message(event: StreamEvent) -> match_pb2.MatchStreamResponse:
     heard = duration(event.heard_s)
     if isinstance(event, Heard):
@@ -222,7 +226,11 @@ def stream_message(event: StreamEvent) -> match_pb2.MatchStreamResponse:
         return match_pb2.MatchStreamResponse(heard=heard, provisional=provisional)
     if isinstance(event, FinalMatch):
         return match_pb2.MatchStreamResponse(heard=heard, final=match_message(event.match))
-    summary = match_pb2.StreamSummary(query_id=str(event.query_id), match_count=event.match_count)
+    summary = match_pb2.StreamSummary(
+        query_id=str(event.query_id),
+        match_count=event.match_count,
+        missing=[missing_message(part) for part in event.missing],
+    )
     return match_pb2.MatchStreamResponse(heard=heard, summary=summary)
 
 
@@ -312,7 +320,8 @@ def comparison_message(found: Comparison) -> fingerprint_pb2.CompareResponse:
     )
 
 
-def index_message(state: IndexState) -> admin_pb2.IndexStatus:
+def index_message(report: IndexReport) -> admin_pb2.IndexStatus:
+    state = report.state
     status = state.status
     return admin_pb2.IndexStatus(
         video_count=status.recordings,
@@ -327,6 +336,16 @@ def index_message(state: IndexState) -> admin_pb2.IndexStatus:
         catalogue_revision=state.catalogue_revision,
         compacting=state.compacting,
         params_digest=state.params_digest,
+        posting_shards=[
+            admin_pb2.PostingShard(
+                name=shard.name,
+                address=shard.address,
+                reason=shard.reason,
+                volume_count=shard.volumes,
+                posting_count=shard.postings,
+            )
+            for shard in report.shards
+        ],
     )
 
 
@@ -334,7 +353,7 @@ def stats_message(stats: Stats) -> admin_pb2.GetStatsResponse:
     totals = stats.totals
     return admin_pb2.GetStatsResponse(
         server_version=stats.server_version,
-        params_digest=stats.index.params_digest,
+        params_digest=stats.index.state.params_digest,
         video_count=totals.videos,
         audio_duration=duration(totals.audio_s),
         segment_count=totals.segments,

@@ -12,6 +12,7 @@ from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.rpc.convert import (
     duration,
     match_message,
+    missing_message,
     pcm_format,
     stream_message,
     uuid_or_none,
@@ -36,6 +37,7 @@ class MatchServicer(match_pb2_grpc.MatchServiceServicer):
             matches=[match_message(match) for match in answer.matches],
             clip_duration=duration(answer.clip_duration_s),
             elapsed=duration(answer.elapsed_s),
+            missing=[missing_message(part) for part in answer.missing],
         )
 
     async def MatchStream(

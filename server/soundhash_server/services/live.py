@@ -16,6 +16,7 @@ import numpy as np
 from soundhash_engine import PARAMS, ClipTooShort, PcmFormat, PcmResampler, StreamDecoder
 from soundhash_engine.live import Final, LiveEvent, LiveMatcher, Provisional
 from soundhash_engine.matcher import MatchOptions
+from soundhash_engine.postings import Missing
 from soundhash_engine.types import Pcm
 from soundhash_server.model import MatchRecord
 from soundhash_server.services.cpu import CpuPool, busy
@@ -72,11 +73,12 @@ class FinalMatch:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The end of the stream."""
+    """The end of the stream; ``missing``: what of the index did not answer at some time."""
 
     heard_s: float
     query_id: UUID
     match_count: int
+    missing: tuple[Missing, ...]
 
 
 StreamEvent: TypeAlias = Heard | ProvisionalMatch | FinalMatch | Summary
@@ -229,7 +231,7 @@ class LiveMatching:
         query_id, _ = await self._matches.record(
             "STREAM", stream.heard_s, time.perf_counter() - begun, (), query_id=query_id
         )
-        yield Summary(stream.heard_s, query_id, count)
+        yield Summary(stream.heard_s, query_id, count, stream.missing)
 
     async def _show(self, heard_s: float, event: Provisional) -> ProvisionalMatch | None:
         match = event.match
@@ -271,6 +273,11 @@ class _Stream:
     def heard_s(self) -> float:
         """Audio that has been searched so far."""
         return self._heard_samples / _RATE_HZ
+
+    @property
+    def missing(self) -> tuple[Missing, ...]:
+        """Parts of the index that did not answer at some time."""
+        return tuple(self._matcher.missing.values())
 
     async def open(self) -> None:
         pcm = self._config.pcm

@@ -12,6 +12,7 @@ from uuid import UUID
 from soundhash_engine import ClipTooLong, DecodeError, decode_bytes
 from soundhash_engine.index import Snapshot
 from soundhash_engine.matcher import Match, MatchOptions, MatchResult, match
+from soundhash_engine.postings import Missing
 from soundhash_server.errors import not_found
 from soundhash_server.model import MatchRecord, Page, ScoreParts, Video
 from soundhash_server.services.cpu import CpuPool
@@ -31,12 +32,13 @@ class Searchable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClipAnswer:
-    """The answer to one clip; matches best first."""
+    """The answer to one clip; matches best first, and what of the index did not answer."""
 
     query_id: UUID
     matches: tuple[MatchRecord, ...]
     clip_duration_s: float
     elapsed_s: float
+    missing: tuple[Missing, ...]
 
 
 class Matching:
@@ -82,7 +84,9 @@ class Matching:
         query_id, stored = await self._matches.record(
             "CLIP", result.clip_duration_s, elapsed_s, records
         )
-        return ClipAnswer(query_id, tuple(stored), result.clip_duration_s, elapsed_s)
+        return ClipAnswer(
+            query_id, tuple(stored), result.clip_duration_s, elapsed_s, result.missing
+        )
 
     async def get(self, match_id: UUID) -> MatchRecord:
         """Raises PlatformError NOT_FOUND (MATCH_NOT_FOUND)."""

@@ -23,7 +23,7 @@ from soundhash.cli._connection import (
 )
 
 if TYPE_CHECKING:
-    from soundhash import AsyncClient, Match
+    from soundhash import AsyncClient, Match, MissingPart
 
 CLIPS_AT_ONCE = 2
 _MAX_STDIN_BYTES = (32 << 20) + 1
@@ -38,6 +38,7 @@ class Answer:
     matches: tuple[Match, ...]
     elapsed_s: float
     error: tuple[str, str] | None = None
+    missing: tuple[MissingPart, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The line that `match --json` prints."""
@@ -45,6 +46,7 @@ class Answer:
             "clip": self.clip,
             "matches": [output.match_json(found) for found in self.matches],
             "elapsed_s": round(self.elapsed_s, 6),
+            "missing": output.to_json(self.missing),
         }
         if self.error is not None:
             line["error"] = {"reason": self.error[0], "message": self.error[1]}
@@ -132,7 +134,7 @@ async def _match_one(
         reason = "FILE_NOT_FOUND" if missing else "FILE_NOT_READABLE"
         text = f"The file cannot be read: {error.strerror or error}."
         return Answer(clip, (), time.perf_counter() - began, (reason, text))
-    return Answer(clip, result.matches, result.elapsed_s)
+    return Answer(clip, result.matches, result.elapsed_s, missing=result.missing)
 
 
 def _print_answers(answers: list[Answer]) -> None:
@@ -142,9 +144,14 @@ def _print_answers(answers: list[Answer]) -> None:
         if answer.error is not None:
             output.print_error(f"{answer.clip}: {answer.error[1]}")
             continue
+        output.print_missing(answer.missing, f"{answer.clip}: ")
         name = output.escape(answer.clip)
         if not answer.matches:
-            rows.append(([name] if several else []) + ["[yellow]no match[/]"] + [""] * 6)
+            rows.append(
+                ([name] if several else [])
+                + [f"[yellow]{output.no_match(answer.missing)}[/]"]
+                + [""] * 6
+            )
         for place, found in enumerate(answer.matches):
             rows.append(([name if place == 0 else ""] if several else []) + _cells(found))
     if not rows:

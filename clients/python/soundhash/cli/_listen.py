@@ -185,8 +185,11 @@ class _Screen:
                 f"[dim]speed {found.speed:.3f}, confidence {found.confidence:.1%}[/]{link}",
                 soft_wrap=True,
             )
-        elif event.match_count == 0:
-            self._out.print(f"[yellow]no match[/] in {output.length(event.heard_s)}")
+        else:
+            if event.match_count == 0:
+                nothing = output.no_match(event.missing)
+                self._out.print(f"[yellow]{nothing}[/] in {output.length(event.heard_s)}")
+            output.print_missing(event.missing)
         if self._status is None:
             sys.stdout.flush()
 
@@ -225,4 +228,5 @@ def _event_json(event: StreamEvent) -> dict[str, Any]:
         "heard_s": event.heard_s,
         "query_id": event.query_id,
         "match_count": event.match_count,
+        "missing": output.to_json(event.missing),
     }

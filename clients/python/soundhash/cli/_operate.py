@@ -72,4 +72,12 @@ def _index_pairs(status: IndexStatus) -> list[tuple[str, str]]:
         ("triples", f"{status.triple_count:,}"),
         ("catalogue", "taken in" if behind <= 0 else f"{behind:,} changes to take in"),
         ("compaction", "under way" if status.compacting else "idle"),
+        *(
+            (
+                f"postings {shard.name}",
+                f"{shard.posting_count:,} of {shard.volume_count:,} volumes on {shard.address}, "
+                + (f"not asked: {shard.reason.lower()}" if shard.reason else "answers"),
+            )
+            for shard in status.posting_shards
+        ),
     ]

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from soundhash import Match
+    from soundhash import Match, MissingPart
 
 __all__ = [
     "clock",
@@ -24,8 +24,10 @@ __all__ = [
     "linked",
     "match_json",
     "moment",
+    "no_match",
     "print_error",
     "print_json",
+    "print_missing",
     "print_pairs",
     "print_table",
     "size",
@@ -68,6 +70,20 @@ def print_json(value: Any) -> None:
 def print_error(text: str) -> None:
     """One line on stderr."""
     console(stderr=True).print(f"[red]error:[/] {escape(text)}", soft_wrap=True)
+
+
+def print_missing(missing: Sequence[MissingPart], where: str = "") -> None:
+    """One line on stderr about parts of the index that did not answer, if there are any."""
+    if missing:
+        parts = ", ".join(f"{one.part} ({one.reason.lower()})" for one in missing)
+        share = f"{sum(one.share for one in missing):.0%}"
+        text = f"{where}{share} of the index did not answer: {parts}"
+        console(stderr=True).print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
+
+def no_match(missing: Sequence[MissingPart]) -> str:
+    """What to say where nothing was found."""
+    return "no match in what answered" if missing else "no match"
 
 
 def print_table(

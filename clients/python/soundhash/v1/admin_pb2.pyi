@@ -165,6 +165,7 @@ class IndexStatus(_message.Message):
     CATALOGUE_REVISION_FIELD_NUMBER: _builtins.int
     COMPACTING_FIELD_NUMBER: _builtins.int
     PARAMS_DIGEST_FIELD_NUMBER: _builtins.int
+    POSTING_SHARDS_FIELD_NUMBER: _builtins.int
     video_count: _builtins.int
     """Videos that can be matched now."""
     volume_count: _builtins.int
@@ -191,6 +192,10 @@ class IndexStatus(_message.Message):
     def audio_duration(self) -> _duration_pb2.Duration:
         """Length of their audio."""
 
+    @_builtins.property
+    def posting_shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___PostingShard]:
+        """Servers that hold postings of large volumes; none unless they are set up."""
+
     def __init__(
         self,
         *,
@@ -206,14 +211,53 @@ class IndexStatus(_message.Message):
         catalogue_revision: _builtins.int = ...,
         compacting: _builtins.bool = ...,
         params_digest: _builtins.str = ...,
+        posting_shards: _abc.Iterable[Global___PostingShard] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["audio_duration", b"audio_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "audio_duration", b"audio_duration", "catalogue_revision", b"catalogue_revision", "compacting", b"compacting", "dead_video_count", b"dead_video_count", "disk_bytes", b"disk_bytes", "params_digest", b"params_digest", "tail_bytes", b"tail_bytes", "tail_video_count", b"tail_video_count", "triple_count", b"triple_count", "video_count", b"video_count", "volume_count", b"volume_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "audio_duration", b"audio_duration", "catalogue_revision", b"catalogue_revision", "compacting", b"compacting", "dead_video_count", b"dead_video_count", "disk_bytes", b"disk_bytes", "params_digest", b"params_digest", "posting_shards", b"posting_shards", "tail_bytes", b"tail_bytes", "tail_video_count", b"tail_video_count", "triple_count", b"triple_count", "video_count", b"video_count", "volume_count", b"volume_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IndexStatus: _TypeAlias = IndexStatus  # noqa: Y015
+
+@_typing.final
+class PostingShard(_message.Message):
+    """PostingShard is a database server that holds a part of the index's postings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    VOLUME_COUNT_FIELD_NUMBER: _builtins.int
+    POSTING_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name in answers: "2/3" is the second of three."""
+    address: _builtins.str
+    """Its host and database, without credentials."""
+    reason: _builtins.str
+    """Why it is not asked, in UPPER_SNAKE (see MissingPart); empty while it is."""
+    volume_count: _builtins.int
+    """How many of this server's volumes it has a part of."""
+    posting_count: _builtins.int
+    """Postings in these parts."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        volume_count: _builtins.int = ...,
+        posting_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "name", b"name", "posting_count", b"posting_count", "reason", b"reason", "volume_count", b"volume_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PostingShard: _TypeAlias = PostingShard  # noqa: Y015
 
 @_typing.final
 class CompactIndexRequest(_message.Message):

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18soundhash/v1/match.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x01\n\nScoreParts\x12\r\n\x05score\x18\x01 \x01(\x01\x12\x16\n\x0elandmark_votes\x18\x02 \x01(\x01\x12\x19\n\x11landmark_contrast\x18\x03 \x01(\x01\x12\x1d\n\x15rectified_correlation\x18\x04 \x01(\x01\x12\x13\n\x0b\x63orrelation\x18\x05 \x01(\x01\x12\x10\n\x08\x64istance\x18\x06 \x01(\x01\x12\x0f\n\x07overlap\x18\x07 \x01(\x01\x12\x10\n\x08\x63overage\x18\x08 \x01(\x01\"\xe1\x03\n\x05Match\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08query_id\x18\x02 \x01(\t\x12\x10\n\x08video_id\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x12\n\nsource_url\x18\x05 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x06 \x01(\t\x12-\n\nclip_start\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63lip_end\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bvideo_start\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tvideo_end\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05speed\x18\x0b \x01(\x01\x12\r\n\x05pitch\x18\x0c \x01(\x01\x12\x12\n\nconfidence\x18\r \x01(\x01\x12\'\n\x05parts\x18\x0e \x01(\x0b\x32\x18.soundhash.v1.ScoreParts\x12*\n\x07\x61lso_at\x18\x0f \x03(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x0cMatchOptions\x12\x16\n\x03top\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12/\n\x0emin_confidence\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\"\\\n\x10MatchClipRequest\x12\x1b\n\x07\x63ontent\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x10\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.soundhash.v1.MatchOptions\"\xa9\x01\n\x11MatchClipResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12$\n\x07matches\x18\x02 \x03(\x0b\x32\x13.soundhash.v1.Match\x12\x30\n\rclip_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x87\x01\n\tPcmFormat\x12\x37\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x19.soundhash.v1.PcmEncodingB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12$\n\x0esample_rate_hz\x18\x02 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xdc\x0b(\xc0>\x12\x1b\n\x08\x63hannels\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x08(\x01\"\x80\x01\n\x11MatchStreamConfig\x12$\n\x03pcm\x18\x01 \x01(\x0b\x32\x17.soundhash.v1.PcmFormat\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.soundhash.v1.MatchOptions\x12\x18\n\x10stop_after_first\x18\x03 \x01(\x08\"u\n\x12MatchStreamRequest\x12\x31\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.soundhash.v1.MatchStreamConfigH\x00\x12\x1a\n\x05\x61udio\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@H\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\x1e\n\nHeardSoFar\x12\x10\n\x08level_db\x18\x01 \x01(\x01\"I\n\x10ProvisionalMatch\x12\"\n\x05match\x18\x01 \x01(\x0b\x32\x13.soundhash.v1.Match\x12\x11\n\tstability\x18\x02 \x01(\x01\"6\n\rStreamSummary\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x13\n\x0bmatch_count\x18\x02 \x01(\x05\"\x87\x02\n\x13MatchStreamResponse\x12(\n\x05heard\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0cheard_so_far\x18\x02 \x01(\x0b\x32\x18.soundhash.v1.HeardSoFarH\x00\x12\x35\n\x0bprovisional\x18\x03 \x01(\x0b\x32\x1e.soundhash.v1.ProvisionalMatchH\x00\x12$\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x13.soundhash.v1.MatchH\x00\x12.\n\x07summary\x18\x05 \x01(\x0b\x32\x1b.soundhash.v1.StreamSummaryH\x00\x42\x07\n\x05\x65vent\"\'\n\x0fGetMatchRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x8f\x01\n\x12ListMatchesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x1d\n\x08video_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\x08query_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"T\n\x13ListMatchesResponse\x12$\n\x07matches\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Match\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x88\x01\n\x0bPcmEncoding\x12\x1c\n\x18PCM_ENCODING_UNSPECIFIED\x10\x00\x12\x16\n\x12PCM_ENCODING_S16LE\x10\x01\x12\x16\n\x12PCM_ENCODING_S32LE\x10\x02\x12\x16\n\x12PCM_ENCODING_F32LE\x10\x03\x12\x13\n\x0fPCM_ENCODING_U8\x10\x04\x32\xc8\x02\n\x0cMatchService\x12L\n\tMatchClip\x12\x1e.soundhash.v1.MatchClipRequest\x1a\x1f.soundhash.v1.MatchClipResponse\x12V\n\x0bMatchStream\x12 .soundhash.v1.MatchStreamRequest\x1a!.soundhash.v1.MatchStreamResponse(\x01\x30\x01\x12>\n\x08GetMatch\x12\x1d.soundhash.v1.GetMatchRequest\x1a\x13.soundhash.v1.Match\x12R\n\x0bListMatches\x12 .soundhash.v1.ListMatchesRequest\x1a!.soundhash.v1.ListMatchesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18soundhash/v1/match.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x01\n\nScoreParts\x12\r\n\x05score\x18\x01 \x01(\x01\x12\x16\n\x0elandmark_votes\x18\x02 \x01(\x01\x12\x19\n\x11landmark_contrast\x18\x03 \x01(\x01\x12\x1d\n\x15rectified_correlation\x18\x04 \x01(\x01\x12\x13\n\x0b\x63orrelation\x18\x05 \x01(\x01\x12\x10\n\x08\x64istance\x18\x06 \x01(\x01\x12\x0f\n\x07overlap\x18\x07 \x01(\x01\x12\x10\n\x08\x63overage\x18\x08 \x01(\x01\"\xe1\x03\n\x05Match\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08query_id\x18\x02 \x01(\t\x12\x10\n\x08video_id\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x12\n\nsource_url\x18\x05 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x06 \x01(\t\x12-\n\nclip_start\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63lip_end\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bvideo_start\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tvideo_end\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05speed\x18\x0b \x01(\x01\x12\r\n\x05pitch\x18\x0c \x01(\x01\x12\x12\n\nconfidence\x18\r \x01(\x01\x12\'\n\x05parts\x18\x0e \x01(\x0b\x32\x18.soundhash.v1.ScoreParts\x12*\n\x07\x61lso_at\x18\x0f \x03(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x0cMatchOptions\x12\x16\n\x03top\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12/\n\x0emin_confidence\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\"\\\n\x10MatchClipRequest\x12\x1b\n\x07\x63ontent\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x10\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.soundhash.v1.MatchOptions\":\n\x0bMissingPart\x12\x0c\n\x04part\x18\x01 \x01(\t\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xd5\x01\n\x11MatchClipResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12$\n\x07matches\x18\x02 \x03(\x0b\x32\x13.soundhash.v1.Match\x12\x30\n\rclip_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07missing\x18\x05 \x03(\x0b\x32\x19.soundhash.v1.MissingPart\"\x87\x01\n\tPcmFormat\x12\x37\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x19.soundhash.v1.PcmEncodingB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12$\n\x0esample_rate_hz\x18\x02 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xdc\x0b(\xc0>\x12\x1b\n\x08\x63hannels\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x08(\x01\"\x80\x01\n\x11MatchStreamConfig\x12$\n\x03pcm\x18\x01 \x01(\x0b\x32\x17.soundhash.v1.PcmFormat\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.soundhash.v1.MatchOptions\x12\x18\n\x10stop_after_first\x18\x03 \x01(\x08\"u\n\x12MatchStreamRequest\x12\x31\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.soundhash.v1.MatchStreamConfigH\x00\x12\x1a\n\x05\x61udio\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@H\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\x1e\n\nHeardSoFar\x12\x10\n\x08level_db\x18\x01 \x01(\x01\"I\n\x10ProvisionalMatch\x12\"\n\x05match\x18\x01 \x01(\x0b\x32\x13.soundhash.v1.Match\x12\x11\n\tstability\x18\x02 \x01(\x01\"b\n\rStreamSummary\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x13\n\x0bmatch_count\x18\x02 \x01(\x05\x12*\n\x07missing\x18\x03 \x03(\x0b\x32\x19.soundhash.v1.MissingPart\"\x87\x02\n\x13MatchStreamResponse\x12(\n\x05heard\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0cheard_so_far\x18\x02 \x01(\x0b\x32\x18.soundhash.v1.HeardSoFarH\x00\x12\x35\n\x0bprovisional\x18\x03 \x01(\x0b\x32\x1e.soundhash.v1.ProvisionalMatchH\x00\x12$\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x13.soundhash.v1.MatchH\x00\x12.\n\x07summary\x18\x05 \x01(\x0b\x32\x1b.soundhash.v1.StreamSummaryH\x00\x42\x07\n\x05\x65vent\"\'\n\x0fGetMatchRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x8f\x01\n\x12ListMatchesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x1d\n\x08video_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\x08query_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"T\n\x13ListMatchesResponse\x12$\n\x07matches\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Match\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x88\x01\n\x0bPcmEncoding\x12\x1c\n\x18PCM_ENCODING_UNSPECIFIED\x10\x00\x12\x16\n\x12PCM_ENCODING_S16LE\x10\x01\x12\x16\n\x12PCM_ENCODING_S32LE\x10\x02\x12\x16\n\x12PCM_ENCODING_F32LE\x10\x03\x12\x13\n\x0fPCM_ENCODING_U8\x10\x04\x32\xc8\x02\n\x0cMatchService\x12L\n\tMatchClip\x12\x1e.soundhash.v1.MatchClipRequest\x1a\x1f.soundhash.v1.MatchClipResponse\x12V\n\x0bMatchStream\x12 .soundhash.v1.MatchStreamRequest\x1a!.soundhash.v1.MatchStreamResponse(\x01\x30\x01\x12>\n\x08GetMatch\x12\x1d.soundhash.v1.GetMatchRequest\x1a\x13.soundhash.v1.Match\x12R\n\x0bListMatches\x12 .soundhash.v1.ListMatchesRequest\x1a!.soundhash.v1.ListMatchesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,8 +60,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMATCHESREQUEST'].fields_by_name['video_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_LISTMATCHESREQUEST'].fields_by_name['query_id']._loaded_options = None
   _globals['_LISTMATCHESREQUEST'].fields_by_name['query_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
-  _globals['_PCMENCODING']._serialized_start=2252
-  _globals['_PCMENCODING']._serialized_end=2388
+  _globals['_PCMENCODING']._serialized_start=2400
+  _globals['_PCMENCODING']._serialized_end=2536
   _globals['_SCOREPARTS']._serialized_start=137
   _globals['_SCOREPARTS']._serialized_end=320
   _globals['_MATCH']._serialized_start=323
@@ -70,28 +70,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MATCHOPTIONS']._serialized_end=893
   _globals['_MATCHCLIPREQUEST']._serialized_start=895
   _globals['_MATCHCLIPREQUEST']._serialized_end=987
-  _globals['_MATCHCLIPRESPONSE']._serialized_start=990
-  _globals['_MATCHCLIPRESPONSE']._serialized_end=1159
-  _globals['_PCMFORMAT']._serialized_start=1162
-  _globals['_PCMFORMAT']._serialized_end=1297
-  _globals['_MATCHSTREAMCONFIG']._serialized_start=1300
-  _globals['_MATCHSTREAMCONFIG']._serialized_end=1428
-  _globals['_MATCHSTREAMREQUEST']._serialized_start=1430
-  _globals['_MATCHSTREAMREQUEST']._serialized_end=1547
-  _globals['_HEARDSOFAR']._serialized_start=1549
-  _globals['_HEARDSOFAR']._serialized_end=1579
-  _globals['_PROVISIONALMATCH']._serialized_start=1581
-  _globals['_PROVISIONALMATCH']._serialized_end=1654
-  _globals['_STREAMSUMMARY']._serialized_start=1656
-  _globals['_STREAMSUMMARY']._serialized_end=1710
-  _globals['_MATCHSTREAMRESPONSE']._serialized_start=1713
-  _globals['_MATCHSTREAMRESPONSE']._serialized_end=1976
-  _globals['_GETMATCHREQUEST']._serialized_start=1978
-  _globals['_GETMATCHREQUEST']._serialized_end=2017
-  _globals['_LISTMATCHESREQUEST']._serialized_start=2020
-  _globals['_LISTMATCHESREQUEST']._serialized_end=2163
-  _globals['_LISTMATCHESRESPONSE']._serialized_start=2165
-  _globals['_LISTMATCHESRESPONSE']._serialized_end=2249
-  _globals['_MATCHSERVICE']._serialized_start=2391
-  _globals['_MATCHSERVICE']._serialized_end=2719
+  _globals['_MISSINGPART']._serialized_start=989
+  _globals['_MISSINGPART']._serialized_end=1047
+  _globals['_MATCHCLIPRESPONSE']._serialized_start=1050
+  _globals['_MATCHCLIPRESPONSE']._serialized_end=1263
+  _globals['_PCMFORMAT']._serialized_start=1266
+  _globals['_PCMFORMAT']._serialized_end=1401
+  _globals['_MATCHSTREAMCONFIG']._serialized_start=1404
+  _globals['_MATCHSTREAMCONFIG']._serialized_end=1532
+  _globals['_MATCHSTREAMREQUEST']._serialized_start=1534
+  _globals['_MATCHSTREAMREQUEST']._serialized_end=1651
+  _globals['_HEARDSOFAR']._serialized_start=1653
+  _globals['_HEARDSOFAR']._serialized_end=1683
+  _globals['_PROVISIONALMATCH']._serialized_start=1685
+  _globals['_PROVISIONALMATCH']._serialized_end=1758
+  _globals['_STREAMSUMMARY']._serialized_start=1760
+  _globals['_STREAMSUMMARY']._serialized_end=1858
+  _globals['_MATCHSTREAMRESPONSE']._serialized_start=1861
+  _globals['_MATCHSTREAMRESPONSE']._serialized_end=2124
+  _globals['_GETMATCHREQUEST']._serialized_start=2126
+  _globals['_GETMATCHREQUEST']._serialized_end=2165
+  _globals['_LISTMATCHESREQUEST']._serialized_start=2168
+  _globals['_LISTMATCHESREQUEST']._serialized_end=2311
+  _globals['_LISTMATCHESRESPONSE']._serialized_start=2313
+  _globals['_LISTMATCHESRESPONSE']._serialized_end=2397
+  _globals['_MATCHSERVICE']._serialized_start=2539
+  _globals['_MATCHSERVICE']._serialized_end=2867
 # @@protoc_insertion_point(module_scope)

@@ -269,6 +269,41 @@ class MatchClipRequest(_message.Message):
 Global___MatchClipRequest: _TypeAlias = MatchClipRequest  # noqa: Y015
 
 @_typing.final
+class MissingPart(_message.Message):
+    """MissingPart names a part of the match index that did not answer: what it holds
+    was not found. Without missing parts an empty answer means that the clip is not
+    indexed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    part: _builtins.str
+    """Its name, for people: "shard 2/3"."""
+    share: _builtins.float
+    """Part of the index's evidence that was not looked at, 0 to 1."""
+    reason: _builtins.str
+    """Why, in UPPER_SNAKE: UNREACHABLE, TIMED_OUT, NOT_LOADED (it has lost its
+    data and is getting it again), STARTING; others may come.
+    """
+    def __init__(
+        self,
+        *,
+        part: _builtins.str = ...,
+        share: _builtins.float = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "reason", b"reason", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MissingPart: _TypeAlias = MissingPart  # noqa: Y015
+
+@_typing.final
 class MatchClipResponse(_message.Message):
     """Response of MatchService.MatchClip."""
 
@@ -278,6 +313,7 @@ class MatchClipResponse(_message.Message):
     MATCHES_FIELD_NUMBER: _builtins.int
     CLIP_DURATION_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """UUID of this question, for ListMatches."""
     @_builtins.property
@@ -292,6 +328,10 @@ class MatchClipResponse(_message.Message):
     def elapsed(self) -> _duration_pb2.Duration:
         """Time the server spent on it."""
 
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingPart]:
+        """Parts of the index that did not answer; empty when all did."""
+
     def __init__(
         self,
         *,
@@ -299,10 +339,11 @@ class MatchClipResponse(_message.Message):
         matches: _abc.Iterable[Global___Match] | None = ...,
         clip_duration: _duration_pb2.Duration | None = ...,
         elapsed: _duration_pb2.Duration | None = ...,
+        missing: _abc.Iterable[Global___MissingPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clip_duration", b"clip_duration", "elapsed", b"elapsed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_duration", b"clip_duration", "elapsed", b"elapsed", "matches", b"matches", "query_id", b"query_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_duration", b"clip_duration", "elapsed", b"elapsed", "matches", b"matches", "missing", b"missing", "query_id", b"query_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -465,19 +506,25 @@ class StreamSummary(_message.Message):
 
     QUERY_ID_FIELD_NUMBER: _builtins.int
     MATCH_COUNT_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """UUID of this question, for ListMatches."""
     match_count: _builtins.int
     """Number of final matches sent."""
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingPart]:
+        """Parts of the index that did not answer at some time of the stream."""
+
     def __init__(
         self,
         *,
         query_id: _builtins.str = ...,
         match_count: _builtins.int = ...,
+        missing: _abc.Iterable[Global___MissingPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["match_count", b"match_count", "query_id", b"query_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["match_count", b"match_count", "missing", b"missing", "query_id", b"query_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -37,7 +37,8 @@ class MatchServiceStub:
     """Finds the videos that a clip is from. The clip is sent whole: any container
     and codec that FFmpeg reads, at most 32 MiB and 10 minutes.
 
-    No match is a normal answer: an empty list. INVALID_ARGUMENT:
+    No match is a normal answer: an empty list. When a part of the index does not
+    answer, the rest does, and `missing` says so. INVALID_ARGUMENT:
     CLIP_TOO_SHORT (under 1 s), CLIP_TOO_LONG, EMPTY_MEDIA, NOT_MEDIA,
     NO_AUDIO_STREAM, TRUNCATED_MEDIA, SILENT_AUDIO. RESOURCE_EXHAUSTED
     (SERVER_BUSY, with RetryInfo) when too many clips are being matched.
@@ -66,7 +67,8 @@ class MatchServiceAsyncStub(MatchServiceStub):
     """Finds the videos that a clip is from. The clip is sent whole: any container
     and codec that FFmpeg reads, at most 32 MiB and 10 minutes.
 
-    No match is a normal answer: an empty list. INVALID_ARGUMENT:
+    No match is a normal answer: an empty list. When a part of the index does not
+    answer, the rest does, and `missing` says so. INVALID_ARGUMENT:
     CLIP_TOO_SHORT (under 1 s), CLIP_TOO_LONG, EMPTY_MEDIA, NOT_MEDIA,
     NO_AUDIO_STREAM, TRUNCATED_MEDIA, SILENT_AUDIO. RESOURCE_EXHAUSTED
     (SERVER_BUSY, with RetryInfo) when too many clips are being matched.
@@ -98,7 +100,8 @@ class MatchServiceServicer(metaclass=_abc_1.ABCMeta):
         """Finds the videos that a clip is from. The clip is sent whole: any container
         and codec that FFmpeg reads, at most 32 MiB and 10 minutes.
 
-        No match is a normal answer: an empty list. INVALID_ARGUMENT:
+        No match is a normal answer: an empty list. When a part of the index does not
+        answer, the rest does, and `missing` says so. INVALID_ARGUMENT:
         CLIP_TOO_SHORT (under 1 s), CLIP_TOO_LONG, EMPTY_MEDIA, NOT_MEDIA,
         NO_AUDIO_STREAM, TRUNCATED_MEDIA, SILENT_AUDIO. RESOURCE_EXHAUSTED
         (SERVER_BUSY, with RetryInfo) when too many clips are being matched.
