@@ -1,0 +1,1 @@
+"""Other programs beside ours, on the same clips in the same run."""
