@@ -25,13 +25,12 @@ from soundhash_engine.explaining import explain, explain_comparison
 from soundhash_engine.explanation import Explanation
 from soundhash_engine.fingerprint import extract, join
 from soundhash_engine.index import Index, IndexStatus, Snapshot
-from soundhash_engine.landmarks import find_landmarks, query_features
 from soundhash_engine.live import Final, LiveMatcher, Provisional
 from soundhash_engine.live_decode import PcmFormat, PcmResampler, StreamDecoder
 from soundhash_engine.matcher import Match, MatchOptions, MatchResult, ScoreParts, match
 from soundhash_engine.params import PARAMS, SAMPLE_RATE_HZ, Params
 from soundhash_engine.stream import Extractor
-from soundhash_engine.types import Fingerprint, Landmarks, QueryFeatures, Segment
+from soundhash_engine.types import Fingerprint, Landmarks, Segment
 from soundhash_engine.volume import Volume
 
 __all__ = [
@@ -60,7 +59,6 @@ __all__ = [
     "PcmFormat",
     "PcmResampler",
     "Provisional",
-    "QueryFeatures",
     "ScoreParts",
     "Segment",
     "SilentAudio",
@@ -73,9 +71,7 @@ __all__ = [
     "explain",
     "explain_comparison",
     "extract",
-    "find_landmarks",
     "join",
     "match",
     "probe",
-    "query_features",
 ]

@@ -15,3 +15,17 @@ def test_no_module_hides_a_public_function() -> None:
         importlib.import_module(f"soundhash_engine.{name}")
     for name in soundhash_engine.__all__:
         assert not inspect.ismodule(getattr(soundhash_engine, name)), name
+
+
+EXPORTS = """
+AudioInfo ClipTooLong ClipTooShort Comparison CorruptFingerprint DecodeError EngineError Explanation
+Extractor Final Fingerprint Index IndexStatus Landmarks LiveMatcher Match MatchOptions MatchResult
+PARAMS Params ParamsMismatch PcmFormat PcmResampler Provisional SAMPLE_RATE_HZ ScoreParts Segment
+SilentAudio Snapshot StreamDecoder Volume compare decode_bytes decode_file explain
+explain_comparison extract join match probe
+"""
+
+
+def test_the_public_names_are_frozen() -> None:
+    assert sorted(soundhash_engine.__all__) == sorted(EXPORTS.split())
+    assert all(getattr(soundhash_engine, name).__doc__ for name in soundhash_engine.__all__)
