@@ -278,6 +278,38 @@ async def _ask_database(url: str) -> tuple[int, float]:
         await connection.close()
 
 
+def check_postings(settings: Settings) -> Iterator[Finding]:
+    urls = settings.postings_urls.split()
+    if not urls:
+        return
+    # Imported here: they load the engine.
+    from soundhash_server.store.posting_rows import postings_migrations  # noqa: PLC0415
+    from soundhash_server.store.posting_shard import address  # noqa: PLC0415
+
+    for i, url in enumerate(urls):
+        subject = f"postings {i + 1}/{len(urls)}"
+        fix = "Check SOUNDHASH_POSTINGS_URLS; what lies there is not found meanwhile."
+        try:
+            version, _ = asyncio.run(_ask_database(url))
+            schema = asyncio.run(status(url, postings_migrations()))
+        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            text = f"{address(url)} cannot be used: {type(error).__name__}: {error}"
+            yield Finding(Level.PROBLEM, subject, text, fix)
+            continue
+        except PlatformError as error:
+            yield Finding(Level.PROBLEM, subject, f"{address(url)}: {error.message}", fix)
+            continue
+        if version < MIN_POSTGRES:
+            text, fix = f"PostgreSQL {version} is too old", f"Use {MIN_POSTGRES} or later."
+            yield Finding(Level.PROBLEM, subject, text, fix)
+        elif schema.unknown or schema.changed:
+            text = f"{address(url)} is a database of another kind or of newer code"
+            yield Finding(Level.PROBLEM, subject, text, "Give it a database of its own.")
+        else:
+            made = "ready" if schema.applied else "empty: a server fills it"
+            yield Finding(Level.OK, subject, f"PostgreSQL {version} at {address(url)}, {made}")
+
+
 def check_queue(settings: Settings) -> Iterator[Finding]:
     url, fix = settings.redis_url, "Check SOUNDHASH_REDIS_URL."
     if not url:
@@ -357,6 +389,7 @@ CHECKS = (
     check_limits,
     check_port,
     check_database,
+    check_postings,
     check_queue,
     check_engine,
     check_download,
