@@ -18,20 +18,24 @@ import soundhash_engine as engine
 RATE = engine.SAMPLE_RATE_HZ
 
 
+def pluck(key: int) -> np.ndarray:
+    """A note a second long, with three harmonics."""
+    t = np.arange(RATE) / RATE
+    hz = 160.0 * 2.0 ** (key / 12)
+    waves = [np.sin(2 * np.pi * hz * k * t) / k for k in (1, 2, 3) if hz * k < RATE / 2]
+    return 0.1 * np.sum(waves, axis=0) * np.exp(-7 * t)
+
+
+NOTES = [pluck(key) for key in range(40)]
+
+
 def make_song(seed: int, duration_s: float = 45.0) -> np.ndarray:
-    """Two seconds of a note's three harmonics decay wherever it is plucked."""
+    """Fourteen notes a second over a little noise."""
     random = np.random.default_rng(seed)
     song = 0.002 * random.standard_normal(round(duration_s * RATE))
-    t = np.arange(RATE) / RATE
     for start_s in np.cumsum(random.uniform(0.02, 0.12, round(14 * duration_s))):
-        first = round(start_s * RATE)
-        hz = 160.0 * 2.0 ** (random.integers(0, 40) / 12)
-        note = sum(np.sin(2 * np.pi * hz * k * t) / k for k in (1, 2, 3) if hz * k < RATE / 2)
-        end = min(song.size, first + t.size)
-        if first < end:
-            song[first:end] += (0.1 * random.uniform(0.3, 1.0) * note * np.exp(-7 * t))[
-                : end - first
-            ]
+        room = song[round(start_s * RATE) :][:RATE]
+        room += random.uniform(0.3, 1.0) * NOTES[random.integers(40)][: room.size]
     return song.astype(np.float32)
 
 
