@@ -95,10 +95,14 @@ def clean(
     wheel: Path, requirements: list[Requirement], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The `bin` of a new environment with the wheel and what it needs; nothing is downloaded."""
-    home = tmp_path_factory.mktemp("clean")
+    return install(wheel, needed(requirements), tmp_path_factory.mktemp("clean"))
+
+
+def install(wheel: Path, with_these: list[Requirement], home: Path) -> Path:
+    """The `bin` of a new environment in ``home``; what is needed comes from this one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
     (packages,) = home.glob("lib/python*/site-packages")
-    for distribution in closure(needed(requirements)):
+    for distribution in closure(with_these):
         for file in distribution.files or []:
             if ".." in file.parts or file.suffix == ".pyc":
                 continue
@@ -140,7 +144,7 @@ def run(
 
 def test_the_base_install_is_the_client_alone(requirements: list[Requirement]) -> None:
     assert {one.name for one in needed(requirements)} == BASE
-    for extra in ("server", "workers", "bots"):
+    for extra in ("engine", "server", "workers", "bots"):
         assert len(needed(requirements, extra)) > len(BASE), extra
 
 
@@ -148,7 +152,7 @@ def test_the_wheel_is_complete(names: list[str]) -> None:
     for package in PACKAGES:
         assert f"{package}/__init__.py" in names
         assert f"{package}/py.typed" in names
-    migrations = {path.name for path in (ROOT / "migrations").glob("*.sql")}
+    migrations = {path.name for path in (ROOT / "migrations").rglob("*.sql")}
     packed = {Path(name).name for name in names if name.startswith("soundhash_server/migrations/")}
     assert migrations and packed == migrations
     for service in ("admin", "catalog", "fingerprint", "ingest", "match"):
@@ -195,6 +199,29 @@ def test_the_program_works_on_a_bare_install(clean: Path, tmp_path: Path) -> Non
         assert "5" in run(clean, "soundhash", "stats", *address, cwd=tmp_path).stdout
         told = run(clean, "soundhash", "match", str(clip), *address, cwd=tmp_path)
         assert "The song" in told.stdout
+
+
+def test_the_engine_works_with_its_extra_alone(
+    wheel: Path, requirements: list[Requirement], tmp_path: Path
+) -> None:
+    bin_dir = install(wheel, needed(requirements, "engine"), tmp_path / "alone")
+    absent = sorted(set(PLATFORM_MODULES) - {"numpy", "numba", "llvmlite", "av"})
+    code = f"""
+from importlib.util import find_spec
+present = [name for name in {absent!r} if find_spec(name)]
+assert not present, present
+import io, wave
+import numpy as np
+import soundhash_engine as engine
+file = io.BytesIO()
+with wave.open(file, "wb") as sink:
+    sink.setnchannels(1), sink.setsampwidth(2), sink.setframerate(16000)
+    sink.writeframes(np.arange(32000, dtype=np.int16).tobytes())
+assert engine.decode_bytes(file.getvalue()).shape == (16000,)
+assert engine.PARAMS.n_frames(16000) == 118
+assert "site-packages" in engine.__file__
+"""
+    run(bin_dir, "python", "-I", "-c", code, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("command", ["up", "serve", "work", "migrate", "doctor", "bench"])
