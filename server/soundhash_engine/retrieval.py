@@ -151,6 +151,36 @@ def make_probes(
 
 
 @kernel
+def _skip_hot(
+    post: NDArray[np.uint32],
+    check: NDArray[np.uint8],
+    j: int,
+    stop: int,
+    frame_bits: int,
+    hot_limit: int,
+) -> int:
+    """The end of the run of one key that begins at ``j``, or ``j`` if it is not too long.
+
+    A bucket's postings are in order of key: the one ``hot_limit`` further on tells.
+    """
+    if j + hot_limit >= stop or check[j + hot_limit] != check[j]:
+        return j
+    up = np.uint64(frame_bits)
+    rest = np.uint64(post[j]) >> up
+    if np.uint64(post[j + hot_limit]) >> up != rest:
+        return j
+    end = j + hot_limit + 1
+    step = 64
+    while step > 0:
+        far = end + step - 1
+        if far < stop and check[far] == check[j] and np.uint64(post[far]) >> up == rest:
+            end += step
+        else:
+            step //= 4
+    return end
+
+
+@kernel
 def look_up(
     hashes: NDArray[np.int64],
     cells: NDArray[np.uint8],
@@ -229,6 +259,10 @@ def look_up(
                         if seen > last_check:
                             break
                         if seen >= first_check and (seen - first_check) & check_mask == 0:
+                            beyond = _skip_hot(post, check, j, stop, frame_bits, hot_limit)
+                            if beyond > j:
+                                j = beyond
+                                continue
                             maybe[k] = j
                             maybe_probe[k] = at + i
                             maybe_key[k] = seen << rest_bits
@@ -239,28 +273,14 @@ def look_up(
             if n + k > room:
                 return at + begun, n, reads
             reads += k
-            probe = -1
-            cell = -1
-            count = 0
             for q in range(k):
+                probe = maybe_probe[q]
                 word = post[maybe[q]]
                 rest = np.int64(np.uint64(word) >> np.uint64(frame_bits))
-                off = (maybe_key[q] | rest) - hashes[maybe_probe[q]]
-                if off & own != 0 or off < 0:
-                    continue
+                off = (maybe_key[q] | rest) - hashes[probe]
                 its = off >> ANCHOR_SHIFT
-                if its >= cells[maybe_probe[q]]:
+                if off & own != 0 or its < 0 or its >= cells[probe]:
                     continue
-                if maybe_probe[q] == probe and its == cell:
-                    count += 1
-                    if count > hot_limit:
-                        if count == hot_limit + 1:
-                            n -= hot_limit
-                        continue
-                else:
-                    probe = maybe_probe[q]
-                    cell = its
-                    count = 1
                 found_probe[n] = probe
                 found_cell[n] = its
                 found_frame[n] = word & frame_mask

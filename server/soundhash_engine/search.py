@@ -58,8 +58,7 @@ def retrieve(
     *,
     centre_half_frames: float,
     n_targets: int,
-    limit: int | None,
-    about: int | None,
+    limit: int,
     margin: float,
     least_votes: int,
     most: int,
@@ -76,7 +75,7 @@ def retrieve(
         # A volume that was made before the search's parameters changed is asked in its own way.
         own = dataclasses.replace(params, search=search)
         triples = query_triples(
-            landmarks, n_targets=n_targets, stretch=stretch, limit=limit, about=about, params=own
+            landmarks, n_targets=n_targets, stretch=stretch, limit=limit, params=own
         )
         return probe(
             landmarks,

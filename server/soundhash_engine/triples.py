@@ -173,25 +173,55 @@ def reference_triples(
     return hashes[:written], anchors[:written]
 
 
+DOUBT_STEPS = 16
+"""Doubts are integers: so many make a unit of the logarithm of the odds."""
+RANK_WEIGHT = 0.1
+FIRST_WEIGHT = 1.2
+SECOND_WEIGHT = 2.0
+"""How much less likely a triple is stored: for each rank of its anchor, and for the logarithm of
+the places of its targets among its anchor's, of the better and of the worse one. Fitted on the
+triples of degraded clips that were found among the recording's."""
+
+
 @kernel
 def combine_targets(
     strength: NDArray[np.uint8],
+    rank: NDArray[np.uint8],
     targets: NDArray[np.int32],
     counts: NDArray[np.int32],
     triples: NDArray[np.int32],
-    weights: NDArray[np.int32],
+    doubts: NDArray[np.int32],
 ) -> int:
-    """Write every (a, b, c) of the chosen targets and the sum of its strengths."""
+    """Write every (a, b, c) of the chosen targets, and how unlikely it is to be stored.
+
+    A recording keeps the triples of each anchor's three strongest targets alone.
+    """
     out = 0
+    n_targets = targets.shape[1]
+    place = np.empty(n_targets, np.int64)
+    better = np.empty(n_targets + 1, np.int32)
+    worse = np.empty(n_targets + 1, np.int32)
+    for i in range(1, n_targets + 1):
+        better[i] = np.int32(DOUBT_STEPS * FIRST_WEIGHT * np.log(i))
+        worse[i] = np.int32(DOUBT_STEPS * SECOND_WEIGHT * np.log(i))
     for a in range(counts.shape[0]):
-        for i in range(counts[a]):
-            b = targets[a, i]
-            for j in range(i + 1, counts[a]):
-                c = targets[a, j]
+        by_rank = np.int32(DOUBT_STEPS * RANK_WEIGHT * rank[a])
+        n = counts[a]
+        for i in range(n):
+            own = strength[targets[a, i]]
+            place[i] = 1
+            for j in range(n):
+                other = strength[targets[a, j]]
+                if other > own or (other == own and j < i):
+                    place[i] += 1
+        for i in range(n):
+            for j in range(i + 1, n):
                 triples[out, 0] = a
-                triples[out, 1] = b
-                triples[out, 2] = c
-                weights[out] = np.int32(strength[a]) + np.int32(strength[b]) + np.int32(strength[c])
+                triples[out, 1] = targets[a, i]
+                triples[out, 2] = targets[a, j]
+                low = min(place[i], place[j])
+                high = max(place[i], place[j])
+                doubts[out] = by_rank + better[low] + worse[high]
                 out += 1
     return out
 
@@ -202,20 +232,16 @@ def query_triples(
     n_targets: int,
     stretch: float = 1.0,
     limit: int | None = None,
-    about: int | None = None,
     params: Params = PARAMS,
 ) -> NDArray[np.int32]:
-    """Triples of a clip, n x 3 indices (anchor, target, target) into its landmarks.
+    """The ``limit`` triples (or all) of a clip that its recording most likely has as well.
 
-    ``stretch``: the times of targets may be this much shorter or longer than the reference's, for
-    hypotheses of another tempo. ``limit`` keeps the triples with the largest sum of strengths.
-    ``about`` takes fewer targets an anchor where there would be more triples than this: of a long
-    clip something of everything, where the strongest may all be a voice laid over it.
+    n x 3 indices (anchor, target, target) into the landmarks, in order; of up to ``n_targets``
+    targets an anchor. ``stretch``: the times of targets may be this much shorter or longer than the
+    reference's, for hypotheses of another tempo.
     """
     search = params.search
     n = len(landmarks)
-    while about is not None and n_targets > 3 and n * n_targets * (n_targets - 1) // 2 > about:
-        n_targets -= 1
     targets = np.empty((n, n_targets), np.int32)
     counts = np.empty(n, np.int32)
     strongest_targets(
@@ -231,14 +257,13 @@ def query_triples(
     )
     total = int((counts * (counts - 1) // 2).sum())
     triples = np.empty((total, 3), np.int32)
-    weights = np.empty(total, np.int32)
-    combine_targets(landmarks.strength, targets, counts, triples, weights)
+    doubts = np.empty(total, np.int32)
+    combine_targets(landmarks.strength, landmarks.rank, targets, counts, triples, doubts)
     if limit is not None and total > limit:
-        # Weights are small integers: count them instead of sorting. Of equal ones the first stay.
-        above = total - np.cumsum(np.bincount(weights))
-        least = int(np.argmax(above <= limit))
-        keep = weights > least
-        level = np.flatnonzero(weights == least)
-        keep[level[: limit - int(above[least])]] = True
+        # Doubts are small integers: count them instead of sorting. Of equal ones the first stay.
+        most = int(np.argmax(np.cumsum(np.bincount(doubts)) > limit))
+        keep = doubts < most
+        level = np.flatnonzero(doubts == most)
+        keep[level[: limit - int(np.count_nonzero(keep))]] = True
         triples = np.ascontiguousarray(triples[keep])
     return triples

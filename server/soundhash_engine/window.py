@@ -13,7 +13,6 @@ from soundhash_engine.align import align, refine
 from soundhash_engine.hypotheses import (
     IDENTITY,
     Hypotheses,
-    narrow_hypotheses,
     wide_hypotheses,
 )
 from soundhash_engine.index import Snapshot
@@ -23,7 +22,7 @@ from soundhash_engine.postings import Missing
 from soundhash_engine.scan import scan, scan_volume
 from soundhash_engine.score import score
 from soundhash_engine.search import Candidates, retrieve
-from soundhash_engine.types import Landmarks, QueryFeatures
+from soundhash_engine.types import QueryFeatures
 from soundhash_engine.verify import Evidence, Query, prepare, verify
 from soundhash_engine.volume import Volume
 
@@ -49,6 +48,8 @@ LISTENED_ALIGNMENT = 2.0
 LISTENED_SHARE = 0.6
 """So many of the best aligned candidates are worth 0.6 (alignment + landmark energy) if that is
 more than the alignment alone: in a hall the right place has 3 + 7, a wrong one 4 + 3."""
+SHORT_S = 4.0
+"""A shorter clip is asked for as many triples as one of this length."""
 SAME_PLACE_FRAMES = 16.0
 """Candidates of one place: nearer than this to one another."""
 IDENTITY_PITCH_BINS = 0.3
@@ -62,10 +63,8 @@ may be off by what makes this drift from its start to its end, but by 1.2 % at m
 class Round:
     """One step of the search.
 
-    rank_limit, targets  landmarks of the clip that take part, and targets an anchor
-    triples_per_s        only so many of the strongest triples, or None for all
-    triples              about this many at most, from fewer targets an anchor: a long clip does
-                         not need all of its triples
+    targets              most targets an anchor
+    triples_per_s        so many triples, those that the recording most likely has as well
     margin               soft probes: share of a cell near its border, 0 for none
     least_votes          a candidate has at least this many
     aligned, verified    how many candidates go on
@@ -74,10 +73,8 @@ class Round:
 
     name: str
     hypotheses: Hypotheses
-    rank_limit: int
     targets: int
-    triples_per_s: int | None
-    triples: int | None
+    triples_per_s: int
     margin: float
     least_votes: int
     aligned: int
@@ -85,12 +82,12 @@ class Round:
     listens: bool = False
 
 
-DEEP_ROUND = Round("deep", IDENTITY, 60, 15, None, 32_000, 0.15, 3, 300, 8, listens=True)
+DEEP_ROUND = Round("deep", IDENTITY, 12, 800, 0.15, 3, 200, 8, listens=True)
 ROUNDS = (
-    Round("identity", IDENTITY, 60, 10, 150, None, 0.0, 2, 100, 4),
-    Round("narrow", narrow_hypotheses(), 30, 10, 400, None, 0.0, 3, 300, 12),
+    Round("identity", IDENTITY, 10, 100, 0.0, 2, 60, 4),
+    Round("changed", wide_hypotheses(), 10, 100, 0.0, 3, 150, 8),
     DEEP_ROUND,
-    Round("wide", wide_hypotheses(), 30, 10, None, 7_000, 0.0, 3, 600, 12),
+    Round("wide", wide_hypotheses(), 10, 400, 0.0, 3, 400, 12),
 )
 
 
@@ -122,19 +119,6 @@ class WindowResult:
 
     hits: tuple[Hit, ...]
     rounds: int
-
-
-def _at_rank(landmarks: Landmarks, limit: int) -> Landmarks:
-    if limit >= 60:
-        return landmarks
-    keep = landmarks.rank < limit
-    return Landmarks(
-        time=landmarks.time[keep],
-        bin=landmarks.bin[keep],
-        strength=landmarks.strength[keep],
-        rank=landmarks.rank[keep],
-        n_frames=landmarks.n_frames,
-    )
 
 
 class WindowSearch:
@@ -226,16 +210,14 @@ class WindowSearch:
 
     def _round(self, step: Round) -> None:
         seconds = self._landmarks.n_frames / self._params.frames_per_s
-        per_s = step.triples_per_s
         candidates, missing = retrieve(
             self._snapshot.postings,
             self._snapshot.volumes,
-            _at_rank(self._landmarks, step.rank_limit),
+            self._landmarks,
             step.hypotheses,
             centre_half_frames=self._centre_half,
             n_targets=step.targets,
-            limit=None if per_s is None else round(per_s * seconds),
-            about=step.triples,
+            limit=round(step.triples_per_s * max(seconds, SHORT_S)),
             margin=step.margin,
             least_votes=step.least_votes,
             most=step.aligned,

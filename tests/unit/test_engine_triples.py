@@ -183,7 +183,16 @@ def test_soft_probes_add_the_neighbours_of_near_borders(margin: float) -> None:
     assert len(soft) == len(set(soft)) == choices > 1
 
 
-def test_the_strongest_triples_are_kept_in_order() -> None:
+def doubt(marks: Landmarks, a: int, b: int, c: int, n_targets: int) -> int:
+    """How unlikely the recording has the triple: by the anchor's rank and the targets' places."""
+    near = slow_targets(marks, a, n_targets, 1.0)
+    near.sort(key=lambda t: (-int(marks.strength[t]), t))
+    low, high = sorted((near.index(b) + 1, near.index(c) + 1))
+    parts = (0.1 * int(marks.rank[a]), 1.2 * math.log(low), 2.0 * math.log(high))
+    return sum(int(16 * part) for part in parts)
+
+
+def test_the_likeliest_triples_are_kept_in_order() -> None:
     random = np.random.default_rng(6)
     marks = rank_landmarks(
         np.sort(random.integers(0, 900, 80)).astype(np.int32),
@@ -191,12 +200,8 @@ def test_the_strongest_triples_are_kept_in_order() -> None:
         random.integers(0, 64, 80).astype(np.uint8),
         460,
     )
-    every = query_triples(marks, n_targets=10)
+    every = [tuple(row) for row in query_triples(marks, n_targets=10).tolist()]
+    doubts = [doubt(marks, *row, 10) for row in every]
+    likeliest = sorted(range(len(every)), key=lambda i: (doubts[i], i))[:100]
     some = query_triples(marks, n_targets=10, limit=100)
-    weight = marks.strength[every].sum(axis=1, dtype=int)
-    least = np.sort(weight)[::-1][99]
-    assert len(some) == 100
-    assert marks.strength[some].sum(axis=1, dtype=int).min() >= least
-    rows = {tuple(row): i for i, row in enumerate(every.tolist())}
-    places = [rows[tuple(row)] for row in some.tolist()]
-    assert places == sorted(places)
+    assert [tuple(row) for row in some.tolist()] == [every[i] for i in sorted(likeliest)]
