@@ -99,3 +99,5 @@ def test_quickstart_runs(workplace: Path) -> None:
     assert "Tune No. 3 from" in output_of("import soundhash")
     assert "soundhash.v1.MatchService" in output_of("list\n")
     assert '"video_count": "6"' in output_of("GetStats")
+    assert "found: clean" in output_of("soundhash bench")
+    assert (workplace / "soundhash-bench.svg").stat().st_size > 5000
