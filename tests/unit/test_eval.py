@@ -9,6 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import signal
+from tests.bench.peers.__main__ import markdown, measure
+from tests.bench.peers.audfprint import Audfprint
+from tests.bench.peers.base import Answer, UnavailableError
+from tests.bench.peers.chromaprint import Chromaprint
+from tests.bench.peers.ours import SoundHash
 from tests.eval import history, report
 from tests.eval.audio import RATE_HZ, coded, read_wav, write_wav
 from tests.eval.build import build, made_voice
@@ -227,3 +232,43 @@ def test_the_report_is_reproducible(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for picture in (tmp_path / "one" / "accuracy").glob("*.svg"):
         assert picture.read_text() == (tmp_path / "two/accuracy" / picture.name).read_text()
         assert f"accuracy/{picture.name}" in pages[0]
+
+
+class Guess:
+    """Answers every clip with the first recording, always equally sure."""
+
+    name, version, note = "guess", "1", "no idea"
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+
+    def index(self, name: str, path: Path) -> None:
+        assert path.exists()
+        self._names.append(name)
+
+    def ask(self, path: Path) -> Answer | None:
+        return Answer(self._names[0], 0.0, 1.0)
+
+
+def test_peers_are_judged_by_their_own_best_threshold(small_set: Path) -> None:
+    queries = read_queries(small_set)[::4]
+    rows = [measure(peer, small_set, queries) for peer in (SoundHash(), Guess())]
+    assert {row["clips"] for row in rows} == {rows[0]["clips"]}
+    ours, guess = (row["recall_percent"]["0"] for row in rows)
+    assert ours >= 90.0
+    assert guess == 0.0
+    table = markdown(rows, {"dejavu": "it cannot be imported"}, "Recall, %.")
+    assert table.index("SoundHash this commit") < table.index("| guess 1 | 0.0 |")
+    assert "Not run: dejavu (it cannot be imported)." in table
+
+
+def test_an_absent_peer_says_what_would_help(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("AUDFPRINT", "FPCALC"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UnavailableError, match="AUDFPRINT"):
+        Audfprint()
+    with pytest.raises(UnavailableError, match="libchromaprint-tools"):
+        Chromaprint()
