@@ -3,31 +3,29 @@
     python -m tests.bench.matching MEDIA... [--hours 0 10 100] [--clips 60] [--json]
 
 MEDIA: files or folders of recordings. Every fifth is left out of the index; absent clips come from
-those. For each number of ``--hours`` the catalogue is filled up with the indexed recordings'
-landmarks and descriptors, reversed in time, stretched and transposed, so that the filler is as
-dense and as uneven as real music and no clip comes from it; 0 means the recordings alone. Clips
-are 10 s, cut at random and not degraded. Engine time: from PCM to the answer, one thread.
-Absent clips that are answered come from recordings that share sound with indexed ones, or the
-answer is wrong.
+those. For each number of ``--hours`` the catalogue is filled up with music made up of the indexed
+recordings (`soundhash_server.bench.filler`); 0 means the recordings alone. Clips are 10 s, cut at
+random and not degraded. Engine time: from PCM to the answer, one thread. Absent clips that are
+answered come from recordings that share sound with indexed ones, or the answer is wrong.
 """
 
 import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from soundhash_engine import PARAMS, SAMPLE_RATE_HZ, Fingerprint, extract, join
+from soundhash_engine import SAMPLE_RATE_HZ, extract, join
 from soundhash_engine.index import Index
-from soundhash_engine.landmarks import rank_landmarks
 from soundhash_engine.matcher import MatchOptions, match
 from soundhash_engine.types import Pcm
 from soundhash_engine.volume import Volume
 from soundhash_engine.warm import warm
+from soundhash_server.bench.filler import catalogue, prepare
 from tests.eval.data import fingerprint, read_pcm
 
 CLIP_S = 10.0
@@ -56,45 +54,6 @@ def media(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         found += sorted(path.rglob("*")) if path.is_dir() else [path]
     return [p for p in found if p.suffix.lower() in SUFFIXES]
-
-
-def changed(source: Fingerprint, seed: int) -> Fingerprint:
-    """A fingerprint of music that does not exist: reversed, stretched, transposed."""
-    random = np.random.default_rng(seed)
-    marks = source.landmarks
-    stretch = float(random.uniform(0.8, 1.25))
-    steps = int(random.integers(8, 60)) * (1 if seed % 2 else -1)
-    n_frames = int(source.n_frames * stretch)
-    time_ = np.round((2 * source.n_frames - marks.time) * stretch).astype(np.int32)
-    bins = marks.bin.astype(np.int32) + steps
-    keep = (bins >= 12) & (bins <= 655) & (time_ >= 0) & (time_ < 2 * n_frames)
-    order = np.lexsort((bins[keep], time_[keep]))
-    rows = np.clip(
-        np.arange(n_frames // PARAMS.descriptor_frames) / stretch,
-        0,
-        len(source.descriptor) - 1,
-    ).astype(int)
-    return Fingerprint(
-        duration_s=source.duration_s * stretch,
-        n_frames=n_frames,
-        landmarks=rank_landmarks(
-            time_[keep][order],
-            bins[keep][order].astype(np.int16),
-            marks.strength[keep][order],
-            n_frames,
-        ),
-        descriptor=np.ascontiguousarray(source.descriptor[::-1][rows]),
-    )
-
-
-def filler(sources: Sequence[Fingerprint], hours: float) -> Iterator[Fingerprint]:
-    """Changed fingerprints until they make so many hours."""
-    seconds, seed = 0.0, 0
-    while seconds < hours * 3600:
-        made = changed(sources[seed % len(sources)], seed)
-        seconds += made.duration_s
-        seed += 1
-        yield made
 
 
 def timed(index: Index, clips: Sequence[tuple[int, Pcm]]) -> tuple[list[float], int, int]:
@@ -142,7 +101,9 @@ def measure(paths: Sequence[Path], hours: Sequence[float], n_clips: int) -> list
         index = Index()
         items = [(i, 1, p) for i, p in enumerate(prints)]
         missing = target - sum(p.duration_s for p in prints) / 3600
-        items += [(len(prints) + i, 1, p) for i, p in enumerate(filler(prints, missing))]
+        items += [
+            (len(prints) + i, 1, p) for i, p in enumerate(catalogue(prepare(prints), missing))
+        ]
         begun = time.perf_counter()
         volume = Volume.build(items)
         build_s = time.perf_counter() - begun

@@ -3,9 +3,10 @@
     python -m tests.eval.calibrate --set DIR [--hours 0 100 1000] [--limit N] [--processes 2]
                                    [--json FILE]
 
-The set's recordings are indexed among as many hours of made-up ones (``tests.bench.catalogue``:
-landmarks and descriptors like real music's) as are missing to each number of ``--hours``; 0 means
-the set alone. Every clip is asked at every size. A made-up recording as the answer is a false one.
+The set's recordings are indexed among as many hours of made-up ones
+(``soundhash_server.bench.filler``: landmarks and descriptors like real music's) as are missing to
+each number of ``--hours``; 0 means the set alone. Every clip is asked at every size. A made-up
+recording as the answer is a false one.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 from soundhash_engine import Fingerprint, Index, Volume
 from soundhash_engine.score import PUBLISH_CONFIDENCE
 from soundhash_engine.warm import warm
-from tests.bench.catalogue import catalogue, prepare
+from soundhash_server.bench.filler import catalogue, prepare
 from tests.eval.data import Repeats, fingerprints, read_queries
 from tests.eval.figures import summarise
 from tests.eval.run import Examiner, run
