@@ -270,9 +270,13 @@ def cut(audio: Audio, clip: Clip, material: Sequence[Path]) -> tuple[float, Audi
 
 
 def make(job: Job) -> list[list[str]]:
-    """Write a recording and its clips; the rows of queries.csv."""
+    """Write a recording and its clips; the rows of queries.csv, none if it cannot be read."""
     source = job.source
-    audio = read(source.path)
+    try:
+        audio = read(source.path)
+    except (av.FFmpegError, ValueError) as error:
+        print(f"{source.path} is left out: {error}", file=sys.stderr)
+        return []
     if source.indexed and source.path.parent != job.out / "refs":
         write_wav(job.out / "refs" / f"{source.name}.wav", audio)
     if not source.indexed:
@@ -331,16 +335,27 @@ def build(
         for source in sources
         if source.indexed or clips[source.name]
     ]
-    if processes > 1:
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            rows = [row for rows in pool.imap_unordered(make, jobs) for row in rows]
-    else:
-        rows = [row for job in jobs for row in make(job)]
+    rows: list[list[str]] = []
     with (out / "queries.csv").open("w", newline="") as file:
+        # As it comes, so that what is there can be used before everything is.
         writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for made in _all_made(jobs, processes):
+            writer.writerows(made)
+            file.flush()
+            rows += made
+        file.seek(0)
         writer.writerow(COLUMNS)
         writer.writerows(sorted(rows))
     return len(rows)
+
+
+def _all_made(jobs: Sequence[Job], processes: int) -> Iterator[list[list[str]]]:
+    if processes == 1:
+        yield from map(make, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap_unordered(make, jobs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
