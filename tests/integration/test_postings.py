@@ -9,11 +9,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import psutil
 import pytest
 from tests.asking import SONGS, check_same_answers, make_volumes, questions
+from tests.conftest import on_database
 
 from soundhash_engine import extract, join
 from soundhash_engine.index import Index, Snapshot
@@ -22,6 +24,7 @@ from soundhash_engine.postings import LOCAL, Missing, RemotePostings
 from soundhash_engine.volume import Volume
 from soundhash_server.embedded_postgres import Postgres
 from soundhash_server.store import posting_rows, posting_shard
+from soundhash_server.store.migrate import migrate
 from soundhash_server.store.postings import PostingShards
 
 DEADLINE_S = 1.0
@@ -267,3 +270,59 @@ def test_a_clip_is_found_with_a_server_gone_and_the_answer_says_so(
     assert names(result.missing) == [("shard 2/3", "UNREACHABLE")]
     servers[1].start()
     eventually(lambda: not match(spread, clip).missing)
+
+
+async def make_coordinator(servers: list[Postgres]) -> str:
+    """A database whose table is hash partitions on all servers, as docs/scaling.md describes."""
+    for server in servers:
+        connection = await asyncpg.connect(server.url)
+        await connection.execute("CREATE DATABASE part")
+        await connection.close()
+        await migrate(on_database(server.url, "part"), posting_rows.postings_migrations())
+    connection = await asyncpg.connect(servers[0].url)
+    await connection.execute("CREATE DATABASE coordinator")
+    await connection.close()
+    url = on_database(servers[0].url, "coordinator")
+    connection = await asyncpg.connect(url)
+    await connection.execute(
+        "CREATE EXTENSION postgres_fdw;"
+        "CREATE TABLE postings (place bigint NOT NULL, data bytea NOT NULL)"
+        " PARTITION BY HASH (place)"
+    )
+    for i, server in enumerate(servers):
+        parts = urlsplit(server.url)
+        host = parse_qs(parts.query)["host"][0]
+        await connection.execute(
+            f"CREATE SERVER part{i} FOREIGN DATA WRAPPER postgres_fdw"
+            f" OPTIONS (host '{host}', port '5432', dbname 'part', batch_size '500');"
+            f"CREATE USER MAPPING FOR CURRENT_USER SERVER part{i}"
+            f" OPTIONS (user '{parts.username}', password '{parts.password}');"
+            f"CREATE FOREIGN TABLE postings{i} PARTITION OF postings"
+            f" FOR VALUES WITH (MODULUS {len(servers)}, REMAINDER {i})"
+            f" SERVER part{i} OPTIONS (table_name 'postings')"
+        )
+    await connection.close()
+    return url
+
+
+def test_one_server_may_spread_its_table_over_others(
+    servers: list[Postgres], volumes: tuple[Volume, ...]
+) -> None:
+    for server in servers:
+        server.start()
+    url = asyncio.run(make_coordinator(servers))
+    shards = PostingShards([url], deadline_s=PATIENCE_S, connections=1)
+    try:
+        store(shards, volumes)
+        assert check_same_answers(volumes, shards, 2) > 10
+    finally:
+        shards.close()
+
+    async def rows(server: Postgres) -> int:
+        connection = await asyncpg.connect(on_database(server.url, "part"))
+        try:
+            return int(await connection.fetchval("SELECT count(*) FROM postings"))
+        finally:
+            await connection.close()
+
+    assert all(asyncio.run(rows(server)) > 10 for server in servers)

@@ -38,11 +38,11 @@ _MOST_IN_ROW = 0xFFFF
 _ROW_BUCKETS = 1 << ROW_BUCKETS_BITS
 
 LOOK_UP = """
-SELECT coalesce(string_agg(int4send(i), ''::bytea ORDER BY i), ''),
-       coalesce(string_agg(substr(data, at, size), ''::bytea ORDER BY i), ''),
-       coalesce(string_agg(substr(data, 259 + low, high - low), ''::bytea ORDER BY i), ''),
+SELECT coalesce(string_agg(int4send(i), ''::bytea), ''),
+       coalesce(string_agg(substr(data, at, size), ''::bytea), ''),
+       coalesce(string_agg(substr(data, 259 + low, high - low), ''::bytea), ''),
        coalesce(string_agg(substr(data, 259 + total + 4 * low, 4 * (high - low)),
-                           ''::bytea ORDER BY i), ''),
+                           ''::bytea), ''),
        EXISTS (SELECT FROM posting_volumes WHERE number = $2)
 FROM (
     SELECT i, data, at, size,
@@ -62,7 +62,8 @@ FROM (
 """
 """For pieces of rows (place << 14 | first quarter << 7 | last quarter): which of them there are; of
 each where its quarters begin and end, its check bytes and its words; whether the volume is there at
-all. OFFSET 0 keeps expressions from being worked out more than once."""
+all. The aggregates go through the same rows in the same order, whichever it is: to ask for one
+would sort whole rows. OFFSET 0 keeps expressions from being worked out more than once."""
 
 
 def postings_migrations() -> Path:
@@ -73,12 +74,13 @@ def postings_migrations() -> Path:
 def content_key(volume: Volume) -> str:
     """Digest of what decides a volume's postings: equal volumes of several servers are one.
 
-    Reads the volume's small arrays and where its buckets begin, which no two catalogues share.
+    Reads which recordings there are, how their landmarks lie in time, and how the keys lie in the
+    buckets: ids and revisions alone begin anew in every catalogue.
     """
     digest = hashlib.blake2b(digest_size=16)
     described = (VOLUME_FORMAT, volume.params_digest, volume.search, hot_limit(volume))
     digest.update(repr(described).encode())
-    for array in (volume.recording_id, volume.revision, volume.n_frames, volume.bucket):
+    for array in (volume.recording_id, volume.revision, volume.bucket, volume.block):
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return digest.hexdigest()
 
@@ -261,7 +263,7 @@ class _Rows:
 class Reply:
     """What `LOOK_UP` gave.
 
-    ordinal  int64, rising: which of the asked pieces there are, from 0
+    ordinal  int64: which of the asked pieces there are, from 0
     starts   int64, where each quarter of these begins, and where each piece's last one ends
     check    uint8, check bytes of all pieces
     post     uint32, their words
@@ -296,5 +298,13 @@ class Reply:
         count = np.diff(self.starts)[inside]
         base = there.row * _ROW_QUARTERS + there.first
         quarter = np.repeat(base - np.cumsum(quarters) + quarters, quarters) + np.arange(len(count))
+        check, post = self.check, self.post
+        if (quarter[1:] < quarter[:-1]).any():
+            # A single server goes through the pieces as they were asked; several together may not.
+            order = np.argsort(quarter)
+            begin = (np.cumsum(count) - count)[order]
+            quarter, count = quarter[order], count[order]
+            index = np.repeat(begin - np.cumsum(count) + count, count) + np.arange(len(post))
+            check, post = check[index], post[index]
         which = np.searchsorted(wanted.bucket, quarter >> (CHECK_BITS - _QUARTER_SHIFT))
-        return join_given([Given(which, count, self.check, self.post)])
+        return join_given([Given(which, count, check, post)])

@@ -89,7 +89,9 @@ class PostingShards:
         hours = sum(one.volume.hours for one in wanted) or 1.0
         missing: list[Missing] = []
         given: list[list[Given]] = [[] for _ in wanted]
-        for shard, parts, answer in zip(self._shards, asked, answers, strict=True):
+        for shard, parts, answer, nudged in zip(
+            self._shards, asked, answers, self._nudged, strict=True
+        ):
             gone = 0.0
             replies = iter(() if isinstance(answer, str) else answer)
             for one, part, buckets in zip(wanted, parts, given, strict=True):
@@ -101,6 +103,8 @@ class PostingShards:
                     buckets.append(reply.given(some, one))
             if gone > 0.0:
                 reason = answer if isinstance(answer, str) else "NOT_LOADED"
+                if reason == "NOT_LOADED":
+                    self._loop.call_soon_threadsafe(nudged.set)
                 missing.append(Missing(f"shard {shard.name}", gone / len(self._shards), reason))
         return [join_given(some) for some in given], tuple(missing)
 
