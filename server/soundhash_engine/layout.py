@@ -8,7 +8,7 @@ A posting takes 5 bytes. Of a triple's hash a volume keeps the upper `KEY_BITS` 
 stands above the anchor's frame in the 32-bit word. A longer time line needs more bits for frames
 and has just as many more for buckets, so every volume knows the same bits of every key: volumes
 are merged without making their keys again. Within a bucket postings are in order of key, then of
-frame.
+frame, and no key has more than `MOST_OF_A_KEY`.
 """
 
 import numpy as np
@@ -26,6 +26,9 @@ BUCKET_FRAME_BITS = 5
 """There is a bucket for every 32 frames of the time line at most, for every 16 at least: 10 … 20
 postings."""
 KEY_BITS = 32 + CHECK_BITS - BUCKET_FRAME_BITS
+MOST_OF_A_KEY = 160
+"""Of a key with more postings than this only the first are kept: it is a steady tone or a loop that
+is everywhere, and asks more of a search than it tells. More than any volume lets vote."""
 LEAST_FRAME_BITS = 13
 STEP_BITS = 10
 """Rows are looked up by steps of 1,024 frames: in no step do two recordings begin."""
@@ -169,6 +172,25 @@ def read_postings(
             )
             at += 1
     return at
+
+
+@kernel
+def thin_out(joined: NDArray[np.uint64], frame_bits: int) -> int:
+    """Keep the first MOST_OF_A_KEY of each key's sorted numbers, in place; returns how many stay.
+
+    The first of a whole are among the first of its parts, so parts may be thinned out first.
+    """
+    n = 0
+    run = 0
+    before = np.uint64(0)
+    for i in range(joined.shape[0]):
+        key = joined[i] >> np.uint64(frame_bits)
+        run = run + 1 if key == before else 1
+        before = key
+        if run <= MOST_OF_A_KEY:
+            joined[n] = joined[i]
+            n += 1
+    return n
 
 
 @kernel

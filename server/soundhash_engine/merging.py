@@ -22,13 +22,14 @@ from soundhash_engine.layout import (
     frame_bits,
     layout,
     read_postings,
+    thin_out,
     write_postings,
 )
 from soundhash_engine.params import PARAMS, Params
 from soundhash_engine.volume import Volume, make_meta, triple_params
 
 PART_POSTINGS = 1 << 20
-"""About so many postings are sorted at a time; only a key that is this frequent makes it more."""
+"""About so many postings are sorted at a time."""
 LEAST_PART_BITS = 3
 COPY_BYTES = 4 << 20
 
@@ -225,6 +226,8 @@ def _merge_postings(
         if len(volumes) > 1:
             # Each volume's are sorted: runs that a merging sort only joins.
             joined.sort(kind="stable")
+            joined = joined[: thin_out(joined, bits)]
+            n = len(joined)
         bucket = np.empty(2 ** (to_bits - part_bits), np.uint32)
         post = np.empty(n, np.uint32)
         check = np.empty(n, np.uint8)

@@ -87,8 +87,9 @@ def choose(state: State, params: Params, *, ratio: float, full: bool) -> list[Ro
     """What to merge into one volume: each costs every search its probes, so few may be small.
 
     All of the tail; volumes that are mostly dead; volumes smaller than ``ratio`` times what is
-    merged already, or, if ``full``, all. Volumes of other search parameters cannot be merged: they
-    are chosen when nothing in them counts any more. Nothing if that would change nothing.
+    merged already (without a tail: than the smallest), or, if ``full``, all. Volumes of other
+    search parameters cannot be merged: they are chosen when nothing in them counts any more.
+    Nothing if that would change nothing.
     """
     n = len(state.volumes)
     rows = list(state.rows())
@@ -103,9 +104,14 @@ def choose(state: State, params: Params, *, ratio: float, full: bool) -> list[Ro
             chosen.append((volume, mask))
         else:
             rest.append((volume, mask))
+    rest.sort(key=lambda one: one[0].hours)
+    seeded = not chosen and len(rest) > 1
+    if seeded:
+        # Nothing has to be merged: what is smallest begins.
+        chosen.append(rest.pop(0))
     total = sum(hours(*one) for one in chosen)
     # From the smallest on, so that what is merged already counts for the next.
-    for volume, mask in sorted(rest, key=lambda one: one[0].hours):
+    for volume, mask in rest:
         if 0.0 < volume.hours < ratio * total and total + volume.hours <= MOST_HOURS:
             chosen.append((volume, mask))
             total += hours(volume, mask)
@@ -113,9 +119,8 @@ def choose(state: State, params: Params, *, ratio: float, full: bool) -> list[Ro
         largest = max(chosen, key=lambda one: one[0].hours)
         chosen = [one for one in chosen if one is not largest]
         total -= hours(*largest)
-    if len(chosen) == 1 and n == len(rows) and chosen[0][1].size and chosen[0][1].all():
-        return []
-    return chosen
+    whole = n == len(rows) and bool(chosen) and chosen[0][1].size and chosen[0][1].all()
+    return [] if len(chosen) == 1 and (seeded or whole) else chosen
 
 
 def replace(state: State, chosen: Sequence[Rows], merged: Volume | None) -> State:

@@ -36,6 +36,7 @@ from soundhash_engine.layout import (
     layout,
     pack_peaks,
     rises_to,
+    thin_out,
     unpack_peaks,
     write_postings,
 )
@@ -315,6 +316,7 @@ def _piece(parts: Mapping[int, tuple[int, Fingerprint]], params: Params) -> Volu
     np.cumsum(block, out=block)
     postings = np.concatenate([np.empty(0, np.uint64), *keys])
     postings.sort()
+    postings = postings[: thin_out(postings, bits)]
     bucket = np.empty(2 ** (bits - BUCKET_FRAME_BITS) + 1, np.uint32)
     post = np.empty(len(postings), np.uint32)
     check = np.empty(len(postings), np.uint8)

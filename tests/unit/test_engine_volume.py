@@ -16,7 +16,7 @@ from tests.sounds import tune
 
 from soundhash_engine import CorruptFingerprint, Fingerprint, ParamsMismatch, extract, join, merging
 from soundhash_engine import volume as volume_module
-from soundhash_engine.layout import CHECK_BITS, GAP_FRAMES, KEY_BITS
+from soundhash_engine.layout import CHECK_BITS, GAP_FRAMES, KEY_BITS, MOST_OF_A_KEY
 from soundhash_engine.merging import Collected
 from soundhash_engine.params import PARAMS
 from soundhash_engine.triples import reference_triples
@@ -114,6 +114,22 @@ def test_small_steps_give_the_same_arrays(
     monkeypatch.setattr(merging, "PART_POSTINGS", 50)
     monkeypatch.setattr(merging, "COPY_BYTES", 100)
     assert same(Volume.build(items), at_once)
+
+
+def test_of_a_key_that_is_everywhere_the_first_are_kept(prints: list[Fingerprint]) -> None:
+    """More than any volume lets vote, and the same ones however the volume came together."""
+    count = MOST_OF_A_KEY + 40
+    short = join(extract(tune(1.5, 3)))
+    items = [(i, 1, short) for i in range(count)]
+    keys = len(reference_triples(short.landmarks)[0])
+    at_once = Volume.build(items)
+    assert keys > 0
+    assert at_once.triples <= keys * MOST_OF_A_KEY
+    assert same(Volume.build(items[:MOST_OF_A_KEY]), Volume.build(items[:MOST_OF_A_KEY][::-1]))
+    parts = [Volume.build(items[at::3]) for at in range(3)]
+    assert same(Volume.merge(parts), at_once)
+    halves = [Volume.build(items[: count // 2]), Volume.build(items[count // 2 :])]
+    assert same(Volume.merge([Volume.merge(halves)]), at_once)
 
 
 class Measured(Collected):
