@@ -29,6 +29,12 @@ from soundhash_engine.volume import Volume
 ALIGNMENT_LEAST = 4.5
 """Candidates that coincide less sharply are not verified; short clips have few landmarks, and
 below three seconds less is asked."""
+CLEAR_ALIGNMENT = 6.5
+LEAST_ENERGY = 2.0
+"""A candidate that aligns less clearly than this is verified only if its landmark energy stands
+this many deviations out: of wrong candidates a quarter, and every right one of 350 clips."""
+LOOKED_AT = 4
+"""So many candidates are looked at for each that may be verified."""
 MOST_VOTED = 4
 VOTED_BONUS = 2.0
 LOOP_SHARE = 0.8
@@ -280,6 +286,7 @@ class WindowSearch:
         return z
 
     def _listen(self, candidates: Candidates) -> NDArray[np.float64]:
+        """Landmark energy of each candidate, refined."""
         uz = np.zeros(len(candidates))
         for at, volume in enumerate(self._snapshot.volumes):
             mine = np.flatnonzero(candidates.volume == at)
@@ -313,25 +320,33 @@ class WindowSearch:
         if not len(candidates):
             return
         z = self._align(candidates)
+        clear = z >= CLEAR_ALIGNMENT
+        energy = np.full(len(z), -np.inf)
         # A hall or noise blurs the alignment and leaves the votes: their first ones get a bonus.
         z[:MOST_VOTED] += VOTED_BONUS
         if listens:
             some = np.argsort(-z, kind="stable")[:LISTENED]
             some = some[z[some] >= LISTENED_ALIGNMENT]
-            uz = self._listen(candidates.take(some))
-            z[some] = np.maximum(z[some], LISTENED_SHARE * (z[some] + uz))
-        order = np.argsort(-z, kind="stable")
-        top = float(z[order[0]])
-        seen: list[tuple[int, float]] = []
+            energy[some] = self._listen(candidates.take(some))
+            z[some] = np.maximum(z[some], LISTENED_SHARE * (z[some] + energy[some]))
         seconds = self._landmarks.n_frames / self._params.frames_per_s
         least = ALIGNMENT_LEAST * min(1.0, seconds / 3.0) ** 0.4
+        order = np.argsort(-z, kind="stable")
+        order = order[z[order] >= least][: LOOKED_AT * most]
+        if not listens:
+            dull = order[~clear[order]]
+            energy[dull] = self._listen(candidates.take(dull))
+        top = float(z[order[0]]) if len(order) else 0.0
+        seen: list[tuple[int, float]] = []
         for i in order.tolist():
-            if z[i] < least or (z[i] < LOOP_SHARE * top and self._best() >= self._sure):
+            if z[i] < LOOP_SHARE * top and self._best() >= self._sure:
                 break
             if len(seen) >= most and (z[i] < LOOP_SHARE * top or len(seen) >= most + MOST_LOOPS):
                 break
             place = (int(candidates.volume[i]), float(candidates.position[i]))
             if any(v == place[0] and abs(f - place[1]) < SAME_PLACE_FRAMES for v, f in seen):
+                continue
+            if not clear[i] and energy[i] < LEAST_ENERGY:
                 continue
             seen.append(place)
             self._verify(
