@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "bench":
         from soundhash_server.bench.command import bench  # noqa: PLC0415
 
-        return bench(options)
+        return bench(options, settings)
     return {"up": _up, "serve": _serve, "migrate": _migrate, "doctor": _doctor}[options.command](
         settings
     )

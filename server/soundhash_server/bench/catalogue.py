@@ -14,6 +14,8 @@ from soundhash_server.store import volumes
 
 PIECE_HOURS = 20.0
 """So much is indexed in memory at once; pieces are merged on disk."""
+FIRST_ID = 1 << 40
+"""Beyond every id that a database gives."""
 DISK_BYTES_AN_HOUR = 3_000_000
 """About what an hour takes; while merging, twice that is needed."""
 
@@ -42,11 +44,17 @@ class Growth:
 
 
 class Catalogue:
-    """Recordings, numbered from 0 on, and as much made-up music as is asked for."""
+    """Recordings, numbered from FIRST_ID on, and as much made-up music as is asked for.
 
-    def __init__(self, folder: Path, recordings: Sequence[Fingerprint]) -> None:
+    ``base``: volumes that are searched too, and stay as they are.
+    """
+
+    def __init__(
+        self, folder: Path, recordings: Sequence[Fingerprint], base: Sequence[Volume] = ()
+    ) -> None:
         self._folder = folder
         self._recordings = recordings
+        self._base = base
         self._sources = prepare(recordings)
         self._made = 0
         self._volumes: list[tuple[Path, Volume]] = []
@@ -56,7 +64,8 @@ class Catalogue:
     @property
     def hours(self) -> float:
         """Hours of audio in the index."""
-        return sum(volume.hours for _, volume in self._volumes)
+        volumes = [*self._base, *(volume for _, volume in self._volumes)]
+        return sum(volume.hours for volume in volumes)
 
     def snapshot(self) -> Snapshot:
         """The index as it is."""
@@ -70,26 +79,26 @@ class Catalogue:
         before = self.hours
         index_s = 0.0
         if not self._volumes:
-            index_s += self._add(list(enumerate(self._recordings)))
+            index_s += self._add(list(enumerate(self._recordings, FIRST_ID)))
         while self.hours < hours:
             piece: list[tuple[int, Fingerprint]] = []
             seconds = 0.0
             while seconds < 3600.0 * min(PIECE_HOURS, hours - self.hours):
                 made = make(self._sources, self._made)
-                piece.append((len(self._recordings) + self._made, made))
+                piece.append((FIRST_ID + len(self._recordings) + self._made, made))
                 self._made += 1
                 seconds += made.duration_s
             index_s += self._add(piece)
             progress(self.hours)
         index_s += self._merge()
-        ((path, volume),) = self._volumes
-        self._index.load([volume])
+        held = [*self._base, *(volume for _, volume in self._volumes)]
+        self._index.load(held)
         return Growth(
-            hours=volume.hours,
-            added_hours=volume.hours - before,
+            hours=self.hours,
+            added_hours=self.hours - before,
             index_s=index_s,
-            index_bytes=volume.nbytes - volume.descriptor.nbytes,
-            disk_bytes=sum(file.stat().st_size for file in path.iterdir()),
+            index_bytes=sum(volume.nbytes - volume.descriptor.nbytes for volume in held),
+            disk_bytes=sum(volume.nbytes for volume in held),
         )
 
     def _add(self, piece: Sequence[tuple[int, Fingerprint]]) -> float:
@@ -112,6 +121,15 @@ class Catalogue:
             shutil.rmtree(old)
         self._volumes = [(path, _open(path))]
         return time.perf_counter() - begun
+
+
+def open_volumes(folder: Path) -> list[Volume]:
+    """The index of a platform, as it lies on disk, to be read alone.
+
+    What was deleted since its volumes were written is still in them, and what is not written yet
+    is not there. Raises VolumeDamaged, EngineError.
+    """
+    return [_open(path) for path in sorted(folder.glob("v*"))]
 
 
 def _open(path: Path) -> Volume:

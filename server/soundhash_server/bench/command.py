@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from soundhash_server.bench.measure import Report
+    from soundhash_server.settings import Settings
 
 # The parser is made at every start of the server: what measures is loaded when it measures.
 
@@ -22,6 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `soundhash bench`."""
     parser.add_argument("media", nargs="*", type=Path, metavar="MEDIA")
     parser.add_argument("--hours", nargs="+", type=_positive, default=[8.0, 100.0], metavar="H")
+    parser.add_argument("--catalogue", action="store_true")
     parser.add_argument("--clips", type=_count, default=40, metavar="N")
     parser.add_argument("--seconds", type=_clip_s, default=5.0, metavar="S")
     parser.add_argument("--recordings", type=_count, default=60, metavar="N")
@@ -51,14 +53,19 @@ def _clip_s(text: str) -> float:
     return value
 
 
-def bench(options: argparse.Namespace) -> int:
+def bench(options: argparse.Namespace, settings: Settings) -> int:
     """Measure, print the figures and write the picture; returns the exit status."""
+    from soundhash_engine import EngineError  # noqa: PLC0415
     from soundhash_engine.warm import warm  # noqa: PLC0415
     from soundhash_server.bench import recordings  # noqa: PLC0415
-    from soundhash_server.bench.catalogue import DISK_BYTES_AN_HOUR  # noqa: PLC0415
+    from soundhash_server.bench.catalogue import (  # noqa: PLC0415
+        DISK_BYTES_AN_HOUR,
+        open_volumes,
+    )
     from soundhash_server.bench.chart import chart  # noqa: PLC0415
     from soundhash_server.bench.figures import table  # noqa: PLC0415
     from soundhash_server.bench.measure import measure  # noqa: PLC0415
+    from soundhash_server.store.volumes import VolumeDamaged  # noqa: PLC0415
 
     needed_bytes = 2 * DISK_BYTES_AN_HOUR * max(options.hours)
     with tempfile.TemporaryDirectory(prefix="soundhash-bench-") as folder:
@@ -69,6 +76,9 @@ def bench(options: argparse.Namespace) -> int:
                 f"{free_bytes / 1e9:.1f} GB are free; set TMPDIR, or choose fewer --hours"
             )
         try:
+            base = open_volumes(settings.index_dir) if options.catalogue else []
+            if options.catalogue and not base:
+                return _fail(f"no index in {settings.index_dir}; choose another --data-dir")
             paths = recordings.find(options.media, options.recordings)
             if options.media and not paths:
                 return _fail("no media there; without MEDIA made-up songs are used")
@@ -76,10 +86,16 @@ def bench(options: argparse.Namespace) -> int:
             warm()
             material = recordings.read(paths, options.clips, options.seconds)
             report = measure(
-                material, options.hours, options.callers, options.seconds, Path(folder), _tell
+                material,
+                [0.0, *options.hours] if base else options.hours,
+                options.callers,
+                options.seconds,
+                Path(folder),
+                _tell,
+                base,
             )
             options.plot.write_text(chart(report), encoding="utf-8")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EngineError, VolumeDamaged) as error:
             return _fail(str(error))
     text = json.dumps(to_json(report)) if options.json else table(report)
     sys.stdout.write(f"{text}\n")

@@ -1,5 +1,6 @@
 """What is measured at each size of the catalogue."""
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from soundhash_engine import SilentAudio, Snapshot, match
+from soundhash_engine import SilentAudio, Snapshot, Volume, match
 from soundhash_server.bench.catalogue import Catalogue, Growth
 from soundhash_server.bench.degrade import CONDITIONS
 from soundhash_server.bench.recordings import Clip, Material
@@ -18,6 +19,8 @@ from soundhash_server.bench.recordings import Clip, Material
 KINDS = ("clean", "re-encoded", "degraded", "unindexed")
 """What a clip costs depends on how far it is from its recording."""
 OFFSET_TOLERANCE_S = 0.5
+SAME_RECORDING = 0.9
+"""Correlation of a clean clip with the recording that it is from, whatever codec that was in."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,12 +108,14 @@ def measure(
     clip_s: float,
     folder: Path,
     tell: Callable[[str], None] = lambda _: None,
+    base: Sequence[Volume] = (),
 ) -> Report:
     """Measure at every size; ``folder``: an empty one, for the index.
 
-    A size that the recordings alone exceed is measured as large as they are.
+    A size that the recordings alone exceed is measured as large as they are. ``base``: a catalogue
+    to begin with; those of its recordings that are among the ones left out are hidden.
     """
-    catalogue = Catalogue(folder, material.indexed)
+    catalogue = Catalogue(folder, material.indexed, base)
     sizes: list[Size] = []
     for target in sorted(hours):
         if sizes and target <= sizes[-1].growth.hours:
@@ -118,7 +123,10 @@ def measure(
         tell(f"making an index of {target:,.0f} h")
         growth = catalogue.grow(target, lambda now: tell(f"  {now:,.0f} h"))
         tell(f"asking {sum(map(len, material.clips.values())) + len(material.absent)} clips")
-        sizes.append(_measure_size(catalogue.snapshot(), growth, material, callers))
+        snapshot = catalogue.snapshot()
+        if base:
+            snapshot = snapshot.without(_left_out(snapshot, material.absent))
+        sizes.append(_measure_size(snapshot, growth, material, callers))
     seconds = sum(made.duration_s for made in material.indexed)
     return Report(
         machine=processor(),
@@ -176,6 +184,22 @@ def _measure_size(snapshot: Snapshot, growth: Growth, material: Material, caller
         absent=len(material.absent),
         throughput=_throughput(snapshot, material, callers),
     )
+
+
+def _left_out(snapshot: Snapshot, absent: Sequence[Clip]) -> set[int]:
+    """Recordings of the catalogue that clips were cut out of which are to be found nowhere.
+
+    The very same recording: others that share sound with it correlate less.
+    """
+    found: set[int] = set()
+    for clip in absent:
+        with contextlib.suppress(SilentAudio):
+            found |= {
+                one.recording_id
+                for one in match(snapshot, clip.pcm).matches
+                if one.parts.correlation > SAME_RECORDING
+            }
+    return found
 
 
 Answer = tuple[tuple[int, float, tuple[float, ...]], ...]

@@ -17,6 +17,7 @@ from soundhash_engine import (
     decode_file,
     join,
 )
+from soundhash_server.bench.catalogue import FIRST_ID
 from soundhash_server.bench.degrade import CONDITIONS, FASTER, Condition, Pcm
 from soundhash_server.bench.songs import song
 
@@ -36,7 +37,7 @@ LEAST_LEVEL = 0.003
 class Clip:
     """A clip and where it is from.
 
-    recording  number of the recording in the index, −1 if it is not indexed
+    recording  id of the recording in the index, −1 if it is not indexed
     start_s    where in the recording the clip begins
     """
 
@@ -49,7 +50,7 @@ class Clip:
 class Material:
     """What there is to measure with.
 
-    indexed      fingerprints of the recordings that are indexed; their place is their number
+    indexed      fingerprints of the recordings that are indexed, in the order of their ids
     clips        of these, by condition
     absent       clips of recordings that are not indexed
     audio_s      of all recordings
@@ -104,7 +105,7 @@ def read(paths: Sequence[Path], count: int, length_s: float) -> Material:
         pieces.append(_cut(pcm, -(-5 * count // most) + 2, length_s * FASTER, number))
     indexed = [n for n in range(len(prints)) if n % 5 != 4]
     absent = [n for n in range(len(prints)) if n % 5 == 4]
-    clean = _spread([(place, pieces[n]) for place, n in enumerate(indexed)], count)
+    clean = _spread([(place, pieces[n]) for place, n in enumerate(indexed, FIRST_ID)], count)
     other = _spread([(-1, pieces[n]) for n in absent], count)
     if not clean or not other:
         raise ValueError(

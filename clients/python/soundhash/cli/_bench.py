@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from soundhash.cli._connection import JsonOption
-from soundhash.cli._platform import SERVER_NEEDS, become_server
+from soundhash.cli._platform import SERVER_NEEDS, DataDirOption, become_server
 
 
 def bench(
@@ -30,6 +30,14 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    catalogue: Annotated[
+        bool,
+        typer.Option(
+            "--catalogue",
+            help="Begin with what the platform of --data-dir has indexed; it is only read.",
+        ),
+    ] = False,
+    data_dir: DataDirOption = None,
     clips: Annotated[
         int, typer.Option("--clips", min=1, metavar="N", help="Clips of each condition.")
     ] = 40,
@@ -59,10 +67,14 @@ def bench(
 ) -> None:
     """Measure latency, recall and speed on this machine, with your recordings.
 
-    Needs no server and touches none: it makes an index of its own and throws it away.
+    Needs no server and changes nothing: it makes an index of its own and throws it away.
     """
     options = ["--clips", str(clips), "--seconds", str(seconds), "--recordings", str(recordings)]
     options += ["--plot", str(plot), "--hours", *map(str, hours or (8.0, 100.0))]
+    if catalogue:
+        options.append("--catalogue")
+    if data_dir is not None:
+        options += ["--data-dir", str(data_dir)]
     if callers is not None:
         options += ["--callers", str(callers)]
     if as_json:
