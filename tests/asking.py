@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from soundhash_engine import extract, join
 from soundhash_engine.hypotheses import hypotheses
 from soundhash_engine.landmarks import query_features
+from soundhash_engine.layout import CHECK_BITS
 from soundhash_engine.params import PARAMS
-from soundhash_engine.postings import LOCAL, Lookup, Question, RemotePostings
+from soundhash_engine.postings import (
+    LOCAL,
+    Given,
+    Lookup,
+    Missing,
+    Question,
+    RemotePostings,
+    Wanted,
+    cold_rows,
+)
 from soundhash_engine.probes import probe
 from soundhash_engine.triples import query_triples
 from soundhash_engine.volume import Volume
@@ -47,6 +59,51 @@ def questions() -> list[Question]:
             )
             out.append(Question(few, {PARAMS.search: probes}, step.margin, least_votes=2))
     return out
+
+
+class Kept:
+    """A look-up in plain dictionaries: the rule of `Given` in its simplest form."""
+
+    def __init__(self, volumes: Sequence[Volume], lost: frozenset[int] = frozenset()) -> None:
+        self.volumes = volumes
+        self.lost = lost
+        """Of the buckets, modulo three, these do not answer."""
+        self.asked = 0
+        self.buckets = {
+            id(volume): cold_rows(volume, 0, len(volume.bucket) - 1) for volume in volumes
+        }
+
+    def holds(self, volume: Volume) -> bool:
+        return any(one is volume for one in self.volumes)
+
+    def look_up(self, wanted: Sequence[Wanted]) -> tuple[list[Given], tuple[Missing, ...]]:
+        self.asked += 1
+        given = []
+        for one in wanted:
+            starts, checks, posts = self.buckets[id(one.volume)]
+            which, count, check, post = [], [], [], []
+            for i, bucket in enumerate(one.bucket.tolist()):
+                if bucket % 3 in self.lost:
+                    continue
+                here = slice(starts[bucket], starts[bucket + 1])
+                keys = (bucket << CHECK_BITS) | checks[here].astype(np.int64)
+                at = np.searchsorted(one.first, keys, side="right") - 1
+                wanted_here = (at >= 0) & (keys <= one.last[at])
+                if wanted_here.any():
+                    which.append(i)
+                    count.append(int(wanted_here.sum()))
+                    check.append(checks[here][wanted_here])
+                    post.append(posts[here][wanted_here])
+            given.append(
+                Given(
+                    np.array(which, np.int64),
+                    np.array(count, np.int64),
+                    np.concatenate([np.empty(0, np.uint8), *check]),
+                    np.concatenate([np.empty(0, np.uint32), *post]),
+                )
+            )
+        missing = tuple(Missing(f"third {k}", 1 / 3, "UNREACHABLE") for k in sorted(self.lost))
+        return given, missing
 
 
 def check_same_answers(volumes: tuple[Volume, ...], lookup: Lookup, most: int | None = None) -> int:

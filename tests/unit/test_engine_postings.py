@@ -1,22 +1,18 @@
 """Postings elsewhere answer as those in a volume's own arrays do, element for element."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from tests.asking import SONGS, check_same_answers, make_volumes, questions
+from tests.asking import SONGS, Kept, check_same_answers, make_volumes, questions
 
 from soundhash_engine import extract, join
 from soundhash_engine.index import Index
-from soundhash_engine.layout import BUCKET_FRAME_BITS, CHECK_BITS
+from soundhash_engine.layout import BUCKET_FRAME_BITS
 from soundhash_engine.matcher import match
 from soundhash_engine.postings import (
     LOCAL,
-    Given,
-    Missing,
     RemotePostings,
-    Wanted,
     cold_rows,
     hot_limit,
 )
@@ -26,51 +22,6 @@ from soundhash_engine.volume import Volume
 @pytest.fixture(scope="module")
 def volumes() -> tuple[Volume, ...]:
     return make_volumes()
-
-
-class Kept:
-    """A look-up in plain dictionaries: the rule of `Given` in its simplest form."""
-
-    def __init__(self, volumes: Sequence[Volume], lost: frozenset[int] = frozenset()) -> None:
-        self.volumes = volumes
-        self.lost = lost
-        """Of the buckets, modulo three, these do not answer."""
-        self.asked = 0
-        self.buckets = {
-            id(volume): cold_rows(volume, 0, len(volume.bucket) - 1) for volume in volumes
-        }
-
-    def holds(self, volume: Volume) -> bool:
-        return any(one is volume for one in self.volumes)
-
-    def look_up(self, wanted: Sequence[Wanted]) -> tuple[list[Given], tuple[Missing, ...]]:
-        self.asked += 1
-        given = []
-        for one in wanted:
-            starts, checks, posts = self.buckets[id(one.volume)]
-            which, count, check, post = [], [], [], []
-            for i, bucket in enumerate(one.bucket.tolist()):
-                if bucket % 3 in self.lost:
-                    continue
-                here = slice(starts[bucket], starts[bucket + 1])
-                keys = (bucket << CHECK_BITS) | checks[here].astype(np.int64)
-                at = np.searchsorted(one.first, keys, side="right") - 1
-                wanted_here = (at >= 0) & (keys <= one.last[at])
-                if wanted_here.any():
-                    which.append(i)
-                    count.append(int(wanted_here.sum()))
-                    check.append(checks[here][wanted_here])
-                    post.append(posts[here][wanted_here])
-            given.append(
-                Given(
-                    np.array(which, np.int64),
-                    np.array(count, np.int64),
-                    np.concatenate([np.empty(0, np.uint8), *check]),
-                    np.concatenate([np.empty(0, np.uint32), *post]),
-                )
-            )
-        missing = tuple(Missing(f"third {k}", 1 / 3, "UNREACHABLE") for k in sorted(self.lost))
-        return given, missing
 
 
 def test_answers_are_the_same_element_for_element(volumes: tuple[Volume, ...]) -> None:

@@ -1,11 +1,13 @@
 """After `warm` no request waits for a compiler."""
 
+import dataclasses
 import importlib
 import pkgutil
 from pathlib import Path
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
+from tests.asking import Kept
 from tests.sounds import tune
 
 import soundhash_engine
@@ -15,6 +17,7 @@ from soundhash_engine.fingerprint import extract, join
 from soundhash_engine.index import Index
 from soundhash_engine.live import LiveMatcher
 from soundhash_engine.matcher import match
+from soundhash_engine.postings import RemotePostings
 from soundhash_engine.sealing import Merge
 from soundhash_engine.volume import Volume
 from soundhash_engine.warm import warm
@@ -58,6 +61,8 @@ def test_nothing_is_compiled_after_warm(tmp_path: Path) -> None:
         clip.flags.writeable = False
         for found in match(index.snapshot(), clip).matches:
             explain(index.snapshot(), clip, found)
+        elsewhere = RemotePostings(Kept(index.snapshot().volumes))
+        match(dataclasses.replace(index.snapshot(), postings=elsewhere), clip)
         match(index.snapshot(), np.repeat(clip, 2)[::2][:24_000])
     live = LiveMatcher()
     for at in range(0, 160_000, 4000):
