@@ -31,8 +31,7 @@ HOP_S = 5.0
 LONG_S = 60.0
 """A clip longer than this is cut in windows that do not overlap."""
 SURE_MARGIN = 4.5
-"""The search ends early at a score this far above the threshold (of a small catalogue: the right
-place of a large one does not score higher): recordings that share samples with the right one come
+"""A hit is sure this far above the threshold: recordings that share samples with the right one come
 to four."""
 SUPPORT_MARGIN = 2.0
 """A window this far below the threshold still widens a match that others found."""
@@ -161,7 +160,7 @@ class Passage:
 def thresholds(snapshot: Snapshot) -> tuple[float, float]:
     """Scores in this catalogue from which on a hit is an answer, and a sure one."""
     least = MATCH_SCORE + catalogue_term(snapshot.hours)
-    return least, max(least, MATCH_SCORE + SURE_MARGIN)
+    return least, least + SURE_MARGIN
 
 
 def _to_passage(hit: Hit, features: QueryFeatures, begin_s: float, params: Params) -> Passage:
@@ -212,7 +211,9 @@ class ClipSearch:
     def __init__(self, snapshot: Snapshot, params: Params = PARAMS) -> None:
         self._snapshot = snapshot
         self._params = params
-        self._least, self._sure = thresholds(snapshot)
+        self._least, _ = thresholds(snapshot)
+        # The right place scores no higher in a large catalogue: there is nothing to wait for.
+        self._sure = max(self._least, MATCH_SCORE + SURE_MARGIN)
         self.rounds = 0
         self.landmarks = 0
         self.missing: dict[str, Missing] = {}

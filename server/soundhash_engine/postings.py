@@ -9,6 +9,7 @@ the same answer, element for element.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -88,8 +89,11 @@ class Postings(Protocol):
 
 
 def hot_limit(volume: Volume) -> int:
-    """A key that has more postings than this in the volume is a steady tone and never votes."""
-    return 16 + int(volume.hours / 100)
+    """A key that has more postings than this in the volume is a steady tone and never votes.
+
+    Half the root of the hours: 16 up to 1,000 h, 50 at 10,000 h.
+    """
+    return max(16, int(0.5 * math.sqrt(volume.hours)))
 
 
 class LocalPostings:
