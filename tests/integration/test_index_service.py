@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,9 +14,10 @@ from uuid import UUID
 import pytest
 from tests.sounds import tune
 
-from soundhash_engine import Segment, extract
+from soundhash_engine import PARAMS, Params, Segment, extract
 from soundhash_engine.matcher import match
 from soundhash_server.model import IngestParameters, JobKind, NewVideo
+from soundhash_server.services import index as index_module
 from soundhash_server.services.index import IndexService
 from soundhash_server.store.changes import Changes
 from soundhash_server.store.jobs import Jobs
@@ -54,10 +56,18 @@ async def store(pool: Pool, seed: int, *, segments: list[Segment] | None = None)
 
 @asynccontextmanager
 async def index_service(
-    url: str, pool: Pool, directory: Path, *, poll_s: float = 0.2, seal_hours: float = 20.0
+    url: str,
+    pool: Pool,
+    directory: Path,
+    *,
+    poll_s: float = 0.2,
+    seal_hours: float = 20.0,
+    params: Params = PARAMS,
 ) -> AsyncIterator[IndexService]:
     listener = Listener(url)
-    service = IndexService(Changes(pool), listener, directory, poll_s=poll_s, seal_hours=seal_hours)
+    service = IndexService(
+        Changes(pool), listener, directory, poll_s=poll_s, seal_hours=seal_hours, params=params
+    )
     tasks = [asyncio.create_task(listener.run()), asyncio.create_task(service.run())]
     try:
         await until(lambda: service.ready)
@@ -288,6 +298,67 @@ async def test_a_fingerprint_that_cannot_be_used_does_not_stop_the_others(
     async with index_service(postgres_url, pool, data_dir) as service:
         assert service.snapshot().recordings == 1
         assert await finds(service, pool, 31) == good
+        assert (await service.state()).unusable_recordings == 1
+        # Fingerprinted again, it counts.
+        again = await store(pool, 30)
+        await caught_up(service, pool)
+        assert await finds(service, pool, 30) == again
+        assert (await service.state()).unusable_recordings == 0
+
+
+async def test_volumes_of_earlier_search_parameters_answer_while_they_are_made_anew(
+    postgres_url: str, pool: Pool, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = dataclasses.replace(
+        PARAMS, search=dataclasses.replace(PARAMS.search, triple_rank_limit=12)
+    )
+    videos = {seed: await store(pool, seed) for seed in (50, 51)}
+    async with index_service(postgres_url, pool, data_dir, params=earlier) as service:
+        await service.compact()
+    (old,) = data_dir.glob("v*")
+    with monkeypatch.context() as patch:
+        # Not yet: they answer as they are.
+        patch.setattr(index_module, "RENEWED_HOURS", 0.0)
+        async with index_service(postgres_url, pool, data_dir) as service:
+            assert (await service.state()).status.outdated_recordings == 2
+            for seed, video in videos.items():
+                assert await finds(service, pool, seed) == video
+            assert old.exists()
+    async with index_service(postgres_url, pool, data_dir) as service:
+        await until(lambda: not old.exists())
+        state = await service.state()
+        assert (state.status.outdated_recordings, state.status.volumes) == (0, 1)
+        for seed, video in videos.items():
+            assert await finds(service, pool, seed) == video
+
+
+async def test_a_reader_holds_nothing_that_the_writer_has_written(
+    postgres_url: str, pool: Pool, data_dir: Path
+) -> None:
+    async with (
+        index_service(postgres_url, pool, data_dir) as writer,
+        index_service(postgres_url, pool, data_dir) as reader,
+    ):
+        videos = {seed: await store(pool, seed) for seed in (60, 61, 62)}
+        await caught_up(reader, pool)
+        await caught_up(writer, pool)
+        before = await reader.state()
+        assert before.memory_bytes > 0 == before.disk_bytes
+        await writer.compact()
+        await until(lambda: len(reader._index.volumes()) == 1)
+        state = await reader.state()
+        assert (state.memory_bytes, state.status.tail_recordings) == (0, 0)
+        assert state.disk_bytes > 0
+        # Deleted while the writer merges: hidden everywhere, whoever sees what first.
+        await Videos(pool).delete(videos[61])
+        await writer.compact()
+        await caught_up(reader, pool)
+        for seed, video in videos.items():
+            assert await finds(reader, pool, seed) == (None if seed == 61 else video)
+        # The reader's own merging leaves the files alone.
+        names = sorted(path.name for path in data_dir.glob("v*"))
+        await reader.compact()
+        assert sorted(path.name for path in data_dir.glob("v*")) == names
 
 
 async def test_everything_comes_back_without_the_files(

@@ -292,6 +292,8 @@ def index_status(m: admin_pb2.IndexStatus) -> t.IndexStatus:
         catalogue_revision=m.catalogue_revision,
         compacting=m.compacting,
         params_digest=m.params_digest,
+        outdated_video_count=m.outdated_video_count,
+        unusable_video_count=m.unusable_video_count,
         posting_shards=tuple(
             t.PostingShard(s.name, s.address, s.reason, s.volume_count, s.posting_count)
             for s in m.posting_shards

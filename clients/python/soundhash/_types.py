@@ -423,6 +423,9 @@ class IndexStatus:
     tail_video_count: matched, but not yet in a volume on disk. dead_video_count: deleted or
     replaced, still in volumes but hidden. applied_revision of catalogue_revision changes are
     taken in. posting_shards: servers that hold postings of large volumes, if there are any.
+    outdated_video_count: matched, in volumes of earlier search parameters that are being made anew.
+    unusable_video_count: not matched before they are ingested again, as their fingerprints were
+    made with other parameters or are damaged.
     """
 
     video_count: int
@@ -438,6 +441,8 @@ class IndexStatus:
     compacting: bool
     params_digest: str
     posting_shards: tuple[PostingShard, ...] = ()
+    outdated_video_count: int = 0
+    unusable_video_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -336,6 +336,8 @@ def index_message(report: IndexReport) -> admin_pb2.IndexStatus:
         catalogue_revision=state.catalogue_revision,
         compacting=state.compacting,
         params_digest=state.params_digest,
+        outdated_video_count=status.outdated_recordings,
+        unusable_video_count=state.unusable_recordings,
         posting_shards=[
             admin_pb2.PostingShard(
                 name=shard.name,

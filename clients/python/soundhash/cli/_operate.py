@@ -70,6 +70,16 @@ def _index_pairs(status: IndexStatus) -> list[tuple[str, str]]:
         ),
         ("in memory", f"{status.tail_video_count:,} videos, {output.size(status.tail_bytes)}"),
         ("triples", f"{status.triple_count:,}"),
+        *(
+            [("to be made anew", f"{status.outdated_video_count:,} videos, matched meanwhile")]
+            if status.outdated_video_count
+            else []
+        ),
+        *(
+            [("unusable", f"{status.unusable_video_count:,} videos, to be ingested again")]
+            if status.unusable_video_count
+            else []
+        ),
         ("catalogue", "taken in" if behind <= 0 else f"{behind:,} changes to take in"),
         ("compaction", "under way" if status.compacting else "idle"),
         *(

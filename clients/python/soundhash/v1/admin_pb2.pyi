@@ -166,6 +166,8 @@ class IndexStatus(_message.Message):
     COMPACTING_FIELD_NUMBER: _builtins.int
     PARAMS_DIGEST_FIELD_NUMBER: _builtins.int
     POSTING_SHARDS_FIELD_NUMBER: _builtins.int
+    OUTDATED_VIDEO_COUNT_FIELD_NUMBER: _builtins.int
+    UNUSABLE_VIDEO_COUNT_FIELD_NUMBER: _builtins.int
     video_count: _builtins.int
     """Videos that can be matched now."""
     volume_count: _builtins.int
@@ -188,6 +190,14 @@ class IndexStatus(_message.Message):
     """Whether a compaction is under way."""
     params_digest: _builtins.str
     """Digest of the fingerprint parameters it holds."""
+    outdated_video_count: _builtins.int
+    """Videos in volumes that were made with earlier search parameters: they can be matched, and are
+    made anew in the background.
+    """
+    unusable_video_count: _builtins.int
+    """Videos whose stored fingerprints were made with other parameters, or are damaged: they cannot
+    be matched before they are ingested again.
+    """
     @_builtins.property
     def audio_duration(self) -> _duration_pb2.Duration:
         """Length of their audio."""
@@ -212,10 +222,12 @@ class IndexStatus(_message.Message):
         compacting: _builtins.bool = ...,
         params_digest: _builtins.str = ...,
         posting_shards: _abc.Iterable[Global___PostingShard] | None = ...,
+        outdated_video_count: _builtins.int = ...,
+        unusable_video_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["audio_duration", b"audio_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "audio_duration", b"audio_duration", "catalogue_revision", b"catalogue_revision", "compacting", b"compacting", "dead_video_count", b"dead_video_count", "disk_bytes", b"disk_bytes", "params_digest", b"params_digest", "posting_shards", b"posting_shards", "tail_bytes", b"tail_bytes", "tail_video_count", b"tail_video_count", "triple_count", b"triple_count", "video_count", b"video_count", "volume_count", b"volume_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_revision", b"applied_revision", "audio_duration", b"audio_duration", "catalogue_revision", b"catalogue_revision", "compacting", b"compacting", "dead_video_count", b"dead_video_count", "disk_bytes", b"disk_bytes", "outdated_video_count", b"outdated_video_count", "params_digest", b"params_digest", "posting_shards", b"posting_shards", "tail_bytes", b"tail_bytes", "tail_video_count", b"tail_video_count", "triple_count", b"triple_count", "unusable_video_count", b"unusable_video_count", "video_count", b"video_count", "volume_count", b"volume_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
