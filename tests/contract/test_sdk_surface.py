@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from tests.scripted import Caller, ScriptedServer, answer, rpcs
 
 import soundhash
@@ -179,6 +180,32 @@ async def test_health(call: Caller, scripted: ScriptedServer) -> None:
     assert await call("health") is soundhash.Health.NOT_SERVING
     assert await call("health", "soundhash.v1.MatchService") is soundhash.Health.NOT_SERVING
     assert seen == ["", "soundhash.v1.MatchService"]
+
+
+async def test_shared_passages_arrive(call: Caller, scripted: ScriptedServer) -> None:
+    passage = fingerprint_pb2.SharedPassage(
+        first_start=Duration(seconds=61, nanos=500_000_000),
+        first_end=Duration(seconds=80),
+        second_start=Duration(seconds=2),
+        second_end=Duration(seconds=20, nanos=500_000_000),
+        speed=1.05,
+        pitch=0.95,
+        confidence=0.99,
+        parts=match_pb2.ScoreParts(score=7.5, coverage=0.8),
+        also_at=[Duration(seconds=5)],
+    )
+    scripted.on(
+        "Compare",
+        answer(fingerprint_pb2.CompareResponse(same_audio=True, passages=[passage, passage])),
+    )
+    found = await call("compare", ID, b"media")
+    first, second = found.passages
+    assert first == second
+    assert (first.first_start_s, first.first_end_s) == (61.5, 80.0)
+    assert (first.second_start_s, first.second_end_s) == (2.0, 20.5)
+    assert (first.speed, first.pitch, first.confidence) == (1.05, 0.95, 0.99)
+    assert (first.parts.score, first.parts.coverage) == (7.5, 0.8)
+    assert first.also_at_s == (5.0,)
 
 
 async def test_raw_is_the_way_past_the_client(call: Caller, scripted: ScriptedServer) -> None:
