@@ -116,6 +116,8 @@ def timed(snapshot: Snapshot, query: Query) -> tuple[float, MatchResult | None]:
 
 def load(shards: PostingShards, volumes: Sequence[Volume]) -> float:
     """Store volumes on the shards; returns the seconds that it took."""
+    while any(state.reason for state in shards.states()):
+        time.sleep(0.01)
     begun = time.perf_counter()
     shards.keep([(content_key(volume), volume) for volume in volumes])
     while not all(shards.holds(volume) for volume in volumes):

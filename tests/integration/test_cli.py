@@ -217,7 +217,8 @@ def test_match_answers_in_order(shell: Shell) -> None:
     assert found["clip_start_s"] == pytest.approx(0.0, abs=0.1)
     assert found["clip_end_s"] == pytest.approx(7.0, abs=0.3)
     assert 0.9 < found["confidence"] <= 1
-    assert list(lines[0]) == ["clip", "matches", "elapsed_s"] and lines[0]["elapsed_s"] > 0
+    assert list(lines[0]) == ["clip", "matches", "elapsed_s", "missing"]
+    assert lines[0]["elapsed_s"] > 0 and lines[0]["missing"] == []
     errors = [line.get("error", {}).get("reason") for line in lines]
     assert errors == [None, "NOT_MEDIA", None, "CLIP_TOO_SHORT", "FILE_NOT_FOUND", None]
     assert all(set(line["error"]) == {"reason", "message"} for line in lines if "error" in line)

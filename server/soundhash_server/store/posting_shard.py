@@ -151,7 +151,7 @@ class PostingShard:
     async def _ask(self, number: int, pieces: Pieces, deadline_s: float) -> Reply:
         words = pieces.words(number).tolist()
         async with asyncio.timeout(deadline_s - time.monotonic()), self._slots:
-            connection = self._idle.pop() if self._idle else await self._connect(_ONE_PLAN)
+            connection = await self._connected()
             query = asyncio.ensure_future(connection.fetchrow(LOOK_UP, words, number))
             query.add_done_callback(_seen)
             try:
@@ -164,6 +164,14 @@ class PostingShard:
             self._idle.append(connection)
             assert row is not None  # noqa: S101 - aggregates give one row
             return Reply.of(row)
+
+    async def _connected(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection for a question; one that the server has ended meanwhile is no failure."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await self._connect(_ONE_PLAN)
 
     async def settle(self, volumes: Sequence[Stored]) -> None:
         """Connects, stores what is missing of ``volumes``, drops what nobody uses.
