@@ -134,12 +134,13 @@ def made_voice(seed: int, duration_s: float = 60.0) -> Audio:
         n = int(random.uniform(0.08, 0.3) * RATE_HZ)
         t = np.arange(n) / RATE_HZ
         pitch_hz = random.uniform(90, 180) * (1.0 + random.uniform(-0.2, 0.2) * t / t[-1])
-        source = signal.sawtooth(2.0 * np.pi * np.cumsum(pitch_hz) / RATE_HZ)
+        buzz = signal.sawtooth(2.0 * np.pi * np.cumsum(pitch_hz) / RATE_HZ)
         if random.uniform() < 0.2:
-            source = random.standard_normal(n)
-        for hz in (random.uniform(300, 800), random.uniform(900, 2200), random.uniform(2300, 3000)):
-            b, a = signal.iirpeak(hz, 5.0, fs=RATE_HZ)
-            source = source + 4.0 * signal.lfilter(b, a, source)
+            buzz = random.standard_normal(n)
+        source = np.zeros(n)
+        for low_hz, high_hz, loud in ((300, 800, 1.0), (900, 2200, 0.5), (2300, 3000, 0.2)):
+            b, a = signal.iirpeak(random.uniform(low_hz, high_hz), 6.0, fs=RATE_HZ)
+            source += loud * signal.lfilter(b, a, buzz)
         source *= np.hanning(n)
         pause = random.uniform(0.0, 0.05) if random.uniform() < 0.85 else random.uniform(0.2, 0.5)
         out += [source / rms(source), np.zeros(int(pause * RATE_HZ))]
@@ -335,6 +336,8 @@ def build(
         for source in sources
         if source.indexed or clips[source.name]
     ]
+    # In no order, so that what is there first is like the whole.
+    np.random.default_rng(seed).shuffle(jobs)
     rows: list[list[str]] = []
     with (out / "queries.csv").open("w", newline="") as file:
         # As it comes, so that what is there can be used before everything is.

@@ -87,7 +87,7 @@ def plot_conditions(result: dict[str, Any], path: Path) -> None:
     axes.set_xlabel("clips found, % (line: 95 % interval)")
     for colour, label in ((BLUE, "the engine was tuned on it"), (ORANGE, "it was not")):
         axes.barh([-9], [0], color=colour, label=label)
-    axes.legend(frameon=False, fontsize=9, loc="lower left")
+    figure.legend(frameon=False, fontsize=9, loc="upper right", ncols=2)
     _save(figure, path)
 
 
