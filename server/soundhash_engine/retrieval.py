@@ -218,13 +218,13 @@ def look_up(
     row = np.empty(size, np.int64)
     low = np.empty(size, np.int64)
     high = np.empty(size, np.int64)
-    maybe = np.empty(_FOUND, np.int64)
-    maybe_probe = np.empty(_FOUND, np.int32)
-    maybe_key = np.empty(_FOUND, np.int64)
+    room = found_probe.shape[0]
+    maybe = np.empty(room, np.int64)
+    maybe_probe = np.empty(room, np.int32)
+    maybe_key = np.empty(room, np.int64)
     n = 0
     reads = 0
     at = begin
-    room = found_probe.shape[0]
     while at < end:
         m = min(size, end - at)
         for i in range(m):
@@ -235,57 +235,53 @@ def look_up(
             row[i] = rows[at + i] if rows.shape[0] else first_bucket[i]
             low[i] = bucket[row[i]]
             high[i] = bucket[row[i] + last_bucket[i] - first_bucket[i] + 1]
-        i = 0
-        while i < m:
-            k = 0
-            begun = i
-            while i < m:
-                if k + (high[i] - low[i]) > _FOUND:
-                    if k > 0:
+        k = 0
+        done = m
+        for i in range(m):
+            if n + k + (high[i] - low[i]) > room:
+                if n + k > 0:
+                    done = i
+                    break
+                # So many in one place are steady tones: nothing of them would count.
+                continue
+            h = hashes[at + i]
+            first_check = h >> rest_bits
+            last_check = (h + ((np.int64(cells[at + i]) - 1) << ANCHOR_SHIFT)) >> rest_bits
+            j = low[i]
+            for b in range(first_bucket[i], last_bucket[i] + 1):
+                stop = bucket[row[i] + b - first_bucket[i] + 1]
+                base = b << CHECK_BITS
+                while j < stop:
+                    seen = base | np.int64(check[j])
+                    if seen > last_check:
                         break
-                    # A bucket of steady tones: nothing of it would count.
-                    i += 1
-                    begun = i
-                    continue
-                h = hashes[at + i]
-                first_check = h >> rest_bits
-                last_check = (h + ((np.int64(cells[at + i]) - 1) << ANCHOR_SHIFT)) >> rest_bits
-                j = low[i]
-                for b in range(first_bucket[i], last_bucket[i] + 1):
-                    stop = bucket[row[i] + b - first_bucket[i] + 1]
-                    base = b << CHECK_BITS
-                    while j < stop:
-                        seen = base | np.int64(check[j])
-                        if seen > last_check:
-                            break
-                        if seen >= first_check and (seen - first_check) & check_mask == 0:
-                            beyond = _skip_hot(post, check, j, stop, frame_bits, hot_limit)
-                            if beyond > j:
-                                j = beyond
-                                continue
-                            maybe[k] = j
-                            maybe_probe[k] = at + i
-                            maybe_key[k] = seen << rest_bits
-                            k += 1
-                        j += 1
-                    j = stop
-                i += 1
-            if n + k > room:
-                return at + begun, n, reads
-            reads += k
-            for q in range(k):
-                probe = maybe_probe[q]
-                word = post[maybe[q]]
-                rest = np.int64(np.uint64(word) >> np.uint64(frame_bits))
-                off = (maybe_key[q] | rest) - hashes[probe]
-                its = off >> ANCHOR_SHIFT
-                if off & own != 0 or its < 0 or its >= cells[probe]:
-                    continue
-                found_probe[n] = probe
-                found_cell[n] = its
-                found_frame[n] = word & frame_mask
-                n += 1
-        at += m
+                    if seen >= first_check and (seen - first_check) & check_mask == 0:
+                        beyond = _skip_hot(post, check, j, stop, frame_bits, hot_limit)
+                        if beyond > j:
+                            j = beyond
+                            continue
+                        maybe[k] = j
+                        maybe_probe[k] = at + i
+                        maybe_key[k] = seen << rest_bits
+                        k += 1
+                    j += 1
+                j = stop
+        reads += k
+        for q in range(k):
+            probe = maybe_probe[q]
+            word = post[maybe[q]]
+            rest = np.int64(np.uint64(word) >> np.uint64(frame_bits))
+            off = (maybe_key[q] | rest) - hashes[probe]
+            its = off >> ANCHOR_SHIFT
+            if off & own != 0 or its < 0 or its >= cells[probe]:
+                continue
+            found_probe[n] = probe
+            found_cell[n] = its
+            found_frame[n] = word & frame_mask
+            n += 1
+        at += done
+        if done < m:
+            break
     return at, n, reads
 
 
