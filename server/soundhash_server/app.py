@@ -133,9 +133,15 @@ class Server:
             seal_hours=settings.index_seal_hours,
         )
         closers.push_async_callback(index.close)
+        shards = settings.postings_urls.split()
+        if not all(url.startswith(("postgresql://", "postgres://")) for url in shards):
+            raise SettingsError(
+                "SOUNDHASH_POSTINGS_URLS must be postgresql://user:password@host:port/database "
+                "URLs, separated by spaces."
+            )
         spread = SpreadIndex(
             index,
-            settings.postings_urls.split(),
+            shards,
             deadline_s=settings.postings_deadline_s,
             connections=settings.postings_connections,
             least_hours=settings.postings_least_hours,

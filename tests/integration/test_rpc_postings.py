@@ -20,6 +20,7 @@ from soundhash.v1 import admin_pb2, match_pb2
 from soundhash_server.doctor import Finding, Level, check_postings
 from soundhash_server.embedded_postgres import Postgres
 from soundhash_server.embedded_valkey import Valkey
+from soundhash_server.settings import SettingsError
 
 PROGRAM = str(Path(sys.executable).with_name("soundhash"))
 PATIENCE_S = 30.0
@@ -169,3 +170,13 @@ async def test_what_does_not_answer_is_named_everywhere(
         await shards.refuse(1, False)
     await until_shards(server, lambda shard: not shard.reason)
     assert not (await match(other, server)).missing
+
+
+async def test_urls_of_another_kind_are_refused(
+    database_factory: Callable[[], AsyncIterator[str]], valkey_server: Valkey, tmp_path: Path
+) -> None:
+    async for url in database_factory():
+        settings = {"postings_urls": "mysql://there"}
+        with pytest.raises(SettingsError, match="SOUNDHASH_POSTINGS_URLS"):
+            async with running(url, valkey_server.url, tmp_path, **settings):
+                pass

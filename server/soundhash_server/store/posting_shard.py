@@ -25,9 +25,9 @@ log = structlog.get_logger(__name__)
 MOST_PIECES = 25_000
 """A larger question becomes several queries, over several connections: each is one core there."""
 TOUCH_S = 60.0
-LEASE_S = 900.0
+LEASE_S = 3600.0
 """A volume that no server has said to use for this long is dropped."""
-_CHECK_TIMEOUT_S = 5.0
+_CHECK_TIMEOUT_S = 10.0
 _IDLE_IN_TRANSACTION_S = 60.0
 _ONE_PLAN = {
     # For each probe its row by the primary key, whatever the statistics say.
@@ -187,19 +187,26 @@ class PostingShard:
                         "idle_in_transaction_session_timeout": f"{_IDLE_IN_TRANSACTION_S:.0f}s",
                     }
                 )
-                self._touched_s = 0.0
+                self._touched_s = -TOUCH_S
             await self._see(self._own, volumes)
         if self._reason:
             log.info("postings are up", shard=self.name)
             self._reason = ""
+        await self._tend(self._own, volumes)
         for one in volumes:
             if self._index not in one.held and not one.refused:
                 await self._store(self._own, one)
+                await self._tend(self._own, volumes)
+
+    async def _tend(
+        self, connection: asyncpg.Connection[asyncpg.Record], volumes: Sequence[Stored]
+    ) -> None:
+        """Renews the leases now and then, and drops what nobody renews."""
         if time.monotonic() - self._touched_s > TOUCH_S:
             self._touched_s = time.monotonic()
             used = [one.held[self._index].number for one in volumes if self._index in one.held]
-            await posting_rows.touch(self._own, used)
-            await posting_rows.drop_unused(self._own, LEASE_S)
+            await posting_rows.touch(connection, used)
+            await posting_rows.drop_unused(connection, LEASE_S)
 
     async def _see(
         self, connection: asyncpg.Connection[asyncpg.Record], volumes: Sequence[Stored]
