@@ -206,8 +206,7 @@ class VolumeFiles:
         if meta.get(_IDENTITY_KEY) != str(identity):
             raise _Foreign("it was made from another database")
         volume = Volume.from_arrays(meta, arrays, self._params)
-        size_bytes = sum(file.stat().st_size for file in path.iterdir())
-        return _OnDisk(volume, path, size_bytes)
+        return _OnDisk(volume, path, volume.nbytes)
 
 
 class _Foreign(Exception):  # noqa: N818 - a condition, not a mistake
