@@ -82,6 +82,11 @@ def bench(options: argparse.Namespace, settings: Settings) -> int:
             paths = recordings.find(options.media, options.recordings)
             if options.media and not paths:
                 return _fail("no media there; without MEDIA made-up songs are used")
+            busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+            if busy > 0.5 * (os.cpu_count() or 1):
+                _tell(
+                    f"this machine is busy (load {busy:.1f}): clips will seem slower than they are"
+                )
             _tell(f"reading {len(paths)} recordings" if paths else "making songs")
             warm()
             material = recordings.read(paths, options.clips, options.seconds)

@@ -82,7 +82,7 @@ def cost_rows(report: Report) -> list[Row]:
                 "clips a second, one caller"
                 if callers == 1
                 else f"clips a second, {callers} callers at once",
-                tuple(f"{size.throughput[callers]:,.0f}" for size in report.sizes),
+                tuple(_rate(size.throughput[callers]) for size in report.sizes),
             )
             for callers in report.sizes[0].throughput
         ),
@@ -111,6 +111,10 @@ def table(report: Report) -> str:
 
 def _row(report: Report, name: str, cell: Callable[[Size], str]) -> Row:
     return Row(name, tuple(map(cell, report.sizes)))
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 20.0 else f"{value:.1f}"
 
 
 def _bytes(count: int) -> str:
