@@ -33,7 +33,7 @@ def _mapped(merge: Merge) -> Volume:
     sealed = merge.in_memory()
     for array in sealed.arrays().values():
         array.flags.writeable = False
-    return sealed
+    return Volume.from_arrays(sealed.meta(), sealed.arrays())
 
 
 def warm() -> None:
