@@ -519,7 +519,7 @@ def vote(
     out_bin: NDArray[np.uint32],
     out_votes: NDArray[np.int32],
 ) -> tuple[int, int, int]:
-    """Candidates of one volume; returns their number, the postings read and the votes cast."""
+    """Candidates of one volume; returns their number, the probes and the postings read."""
     found_probe = np.empty(_FOUND, np.int32)
     found_cell = np.empty(_FOUND, np.uint8)
     found_frame = np.empty(_FOUND, np.uint32)
@@ -571,4 +571,4 @@ def vote(
             n_chunks,
         )
     n = count_votes(pool, link, tail, used, least, out_change, out_bin, out_votes)
-    return n, reads, used.sum()
+    return n, n_probes, reads

@@ -18,6 +18,10 @@ from soundhash_engine.triples import query_triples
 from soundhash_engine.types import Landmarks
 from soundhash_engine.volume import Volume
 
+TRIPLE_RANK_LIMIT = 40
+"""Landmarks of a clip below this rank make triples: of an anchor beyond it, one triple in 10,000 is
+stored."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
@@ -50,6 +54,18 @@ class Candidates:
         )
 
 
+def _strong(landmarks: Landmarks) -> Landmarks:
+    """Those of which a recording may have made triples."""
+    keep = landmarks.rank < TRIPLE_RANK_LIMIT
+    return Landmarks(
+        time=landmarks.time[keep],
+        bin=landmarks.bin[keep],
+        strength=landmarks.strength[keep],
+        rank=landmarks.rank[keep],
+        n_frames=landmarks.n_frames,
+    )
+
+
 def retrieve(
     postings: Postings,
     volumes: tuple[Volume, ...],
@@ -66,9 +82,10 @@ def retrieve(
 ) -> tuple[Candidates, tuple[Missing, ...]]:
     """The ``most`` places with the most votes in all volumes, and what of them did not answer.
 
-    ``landmarks``: of the clip, already cut to the round's rank. ``margin``: share of a cell within
-    which the neighbour is probed too.
+    ``landmarks``: of the clip. ``margin``: share of a cell within which the neighbour is probed
+    too.
     """
+    landmarks = _strong(landmarks)
     stretch = 1.0 if len(changes) == 1 else 1.3
 
     def asked(search: SearchParams) -> Probes:

@@ -1,12 +1,13 @@
 """How fast the engine matches, and how that grows with the catalogue.
 
-    python -m tests.bench.matching MEDIA... [--hours 0 10 100] [--clips 60] [--json]
+    python -m tests.bench.matching MEDIA... [--hours 0 10 100] [--clips 60] [--stages] [--json]
 
 MEDIA: files or folders of recordings. Every fifth is left out of the index; absent clips come from
 those. For each number of ``--hours`` the catalogue is filled up with music made up of the indexed
 recordings (`soundhash_server.bench.filler`); 0 means the recordings alone. Clips are 10 s, cut at
 random and not degraded. Engine time: from PCM to the answer, one thread. Absent clips that are
 answered come from recordings that share sound with indexed ones, or the answer is wrong.
+``--stages`` adds what each stage of the search costs, and what it reads (`tests.bench.stages`).
 """
 
 import argparse
@@ -26,6 +27,7 @@ from soundhash_engine.types import Pcm
 from soundhash_engine.volume import Volume
 from soundhash_engine.warm import warm
 from soundhash_server.bench.filler import catalogue, prepare
+from tests.bench.stages import Cost, cost, print_cost
 from tests.eval.data import fingerprint, read_pcm
 
 CLIP_S = 10.0
@@ -46,6 +48,7 @@ class Row:
     absent_median_ms: float
     absent_p95_ms: float
     absent_answered: int
+    stages: dict[str, Cost] | None
 
 
 def media(paths: Sequence[Path]) -> list[Path]:
@@ -88,7 +91,9 @@ def cut_clips(
     return clips
 
 
-def measure(paths: Sequence[Path], hours: Sequence[float], n_clips: int) -> list[Row]:
+def measure(
+    paths: Sequence[Path], hours: Sequence[float], n_clips: int, *, stages: bool
+) -> list[Row]:
     """A row for every catalogue size."""
     held_out = paths[4::5]
     indexed = [path for path in paths if path not in held_out]
@@ -112,6 +117,13 @@ def measure(paths: Sequence[Path], hours: Sequence[float], n_clips: int) -> list
         timed(index, clips[:2])
         spent, right, _ = timed(index, clips)
         wasted, _, answered = timed(index, absent)
+        costs = None
+        if stages:
+            parts = {"indexed": clips, "not indexed": absent}
+            costs = {
+                name: cost(index.snapshot(), (pcm for _, pcm in part))
+                for name, part in parts.items()
+            }
         rows.append(
             Row(
                 hours=volume.hours,
@@ -124,6 +136,7 @@ def measure(paths: Sequence[Path], hours: Sequence[float], n_clips: int) -> list
                 absent_median_ms=float(np.median(wasted)),
                 absent_p95_ms=float(np.percentile(wasted, 95)),
                 absent_answered=answered,
+                stages=costs,
             )
         )
     return rows
@@ -145,11 +158,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("media", type=Path, nargs="+")
     parser.add_argument("--hours", type=float, nargs="*", default=[0.0, 10.0])
     parser.add_argument("--clips", type=int, default=60)
+    parser.add_argument("--stages", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     warm()
     paths = media(options.media)
-    rows = measure(paths, options.hours, options.clips)
+    rows = measure(paths, options.hours, options.clips, stages=options.stages)
     speed = extraction_speed(max(paths, key=lambda p: p.stat().st_size))
     if options.json:
         report: dict[str, Any] = {
@@ -169,6 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{r.median_ms:8.1f}{r.p95_ms:8.1f}{r.absent_median_ms:11.1f}{r.absent_p95_ms:8.1f}"
             f"{r.absent_answered:10d}"
         )
+        for name, made in (r.stages or {}).items():
+            print_cost(name, made)
     return 0
 
 
