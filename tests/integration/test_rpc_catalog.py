@@ -233,9 +233,9 @@ async def test_one_compaction_at_a_time(
     release = asyncio.Event()
     seal = index._seal
 
-    async def slow(full: bool) -> None:
+    async def slow(ratio: float, full: bool) -> None:
         await release.wait()
-        await seal(full)
+        await seal(ratio, full)
 
     monkeypatch.setattr(index, "_seal", slow)
     request = admin_pb2.CompactIndexRequest()
