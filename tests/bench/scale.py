@@ -93,7 +93,9 @@ class Growing:
         self.spent = Spent()
         self._prints = prints
         self._sources = prepare(music)
-        self._made = 0
+        # A run that was broken off goes on.
+        held = [int(v.recording_id[-1]) for v in self.index.volumes() if len(v.recording_id)]
+        self._made = max(0, max(held, default=0) - FIRST_MADE + 1)
         self._aside: tuple[Volume, ...] = ()
 
     def grow(self, hours: float, plain_above: float) -> None:
