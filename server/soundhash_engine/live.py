@@ -12,6 +12,7 @@ import numpy as np
 
 from soundhash_engine.index import Snapshot
 from soundhash_engine.matcher import (
+    CONTEXT_S,
     ClipSearch,
     Match,
     MatchOptions,
@@ -79,7 +80,7 @@ class LiveMatcher:
 
     The same audio gives the same answers however it is cut into pushes, as long as the steps come
     at the same places: ``step`` looks only when half a second of new audio is there, and works
-    through it half second by half second. State: the last 10 s of audio and at most 16 lines.
+    through it half second by half second. State: the last 30 s of audio and at most 16 lines.
     Not thread-safe.
     """
 
@@ -88,7 +89,11 @@ class LiveMatcher:
         self._options = MatchOptions() if options is None else options
         self._hop = round(STEP_S * params.sample_rate_hz)
         self._keep = round(WINDOW_S * params.sample_rate_hz)
+        self._keep_context = round(CONTEXT_S * params.sample_rate_hz)
         self._window: Pcm = np.empty(0, np.float32)
+        self._context: Pcm = np.empty(0, np.float32)
+        # Lines that no window alone makes believable.
+        self._suspects: list[Passage] = []
         self._pending: list[Pcm] = []
         self._pending_samples = 0
         self._seen = 0
@@ -134,7 +139,8 @@ class LiveMatcher:
             fresh = waiting[used : used + self._hop]
             used += fresh.size
             self._seen += fresh.size
-            self._window = np.concatenate([self._window, fresh])[-self._keep :]
+            self._context = np.concatenate([self._context, fresh])[-self._keep_context :]
+            self._window = self._context[-self._keep :]
             events += self._look(snapshot)
         rest = waiting[used:].copy()
         self._pending = [rest]
@@ -156,6 +162,7 @@ class LiveMatcher:
         self.missing.update(search.missing)
         if full:
             self._searched_at = self._seen
+            found += self._weigh(search, found, now_s)
         for track in self._tracks:
             track.changed = False
         for passage in found:
@@ -175,6 +182,17 @@ class LiveMatcher:
         self._tracks = sorted(kept, key=lambda t: -t.best.hit.score)[:MOST_TRACKS]
         self._ended = [t for t in self._ended if t.end_s > begin_s][-MOST_TRACKS:]
         return events
+
+    def _weigh(self, search: ClipSearch, found: list[Passage], now_s: float) -> list[Passage]:
+        """Evidence gathers over time: doubtful lines are weighed on the last half minute."""
+        if self._context.size <= self._keep:
+            self._suspects = found
+            return []
+        context_s = now_s - self._context.size / self._params.sample_rate_hz
+        self._suspects = search.weigh(
+            self._context, context_s, [*found, *self._suspects], [t.latest for t in self._tracks]
+        )
+        return self._suspects
 
     def _absorb(self, passage: Passage) -> None:
         for track in self._tracks:

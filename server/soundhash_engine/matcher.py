@@ -8,6 +8,7 @@ next windows, not searched again.
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -42,6 +43,12 @@ LEAST_PART_S = 2.0
 EQUAL_SCORE = 1.5
 EQUAL_CORRELATION = 0.1
 """Places of one recording that differ by no more than this are the same sound."""
+CONTEXT_S = 30.0
+"""Doubtful lines are weighed on so much of a clip at once: what noise leaves of ten seconds may
+be too little, of thirty enough."""
+DOUBT_MARGIN = 7.0
+"""Lines this far below the threshold are still weighed."""
+MOST_DOUBTFUL = 12
 LINE_S = 0.4
 LINE_TEMPO = 0.02
 LINE_PITCH_BINS = 1.5
@@ -254,7 +261,40 @@ class ClipSearch:
         if not len(features.landmarks):
             return []
         search = WindowSearch(self._snapshot, features, params)
-        for passage in known:
+        self._try_lines(search, features, begin_s, known)
+        return self._result(search, features, begin_s, most_rounds=1 if cheap else None)
+
+    def weigh(
+        self, pcm: Pcm, begin_s: float, found: Sequence[Passage], sure: Sequence[Passage] = ()
+    ) -> list[Passage]:
+        """What the doubtful lines of shorter windows come to in all of ``pcm``, at ``begin_s``.
+
+        Lines near the threshold, the best first, are verified on the whole of it; nothing is
+        searched. Lines of ``sure`` are left alone.
+        """
+        settled = [p for p in (*found, *sure) if p.hit.score >= self._sure]
+        lines: list[Passage] = []
+        for passage in sorted(found, key=lambda p: -p.hit.score):
+            if passage.hit.score < self._least - DOUBT_MARGIN or len(lines) == MOST_DOUBTFUL:
+                break
+            if not any(line.same_line(passage) for line in (*settled, *lines)):
+                lines.append(passage)
+        if not lines:
+            return []
+        features = query_features(pcm, self._params)
+        search = WindowSearch(self._snapshot, features, self._params)
+        self._try_lines(search, features, begin_s, lines)
+        return self._result(search, features, begin_s, most_rounds=0)
+
+    def _try_lines(
+        self,
+        search: WindowSearch,
+        features: QueryFeatures,
+        begin_s: float,
+        lines: Sequence[Passage],
+    ) -> None:
+        params = self._params
+        for passage in lines:
             middle_s = 0.5 * (features.landmarks.n_frames - 1) / params.frames_per_s
             lead_s = 0.5 * params.n_fft_samples / params.sample_rate_hz
             position_s = passage.at(begin_s + middle_s + lead_s) - lead_s
@@ -264,10 +304,18 @@ class ClipSearch:
                 passage.hit.pitch,
                 passage.hit.tempo,
             )
-        result = search.run(self._sure, most_rounds=1 if cheap else None)
+
+    def _result(
+        self,
+        search: WindowSearch,
+        features: QueryFeatures,
+        begin_s: float,
+        most_rounds: int | None,
+    ) -> list[Passage]:
+        result = search.run(self._sure, most_rounds=most_rounds)
         self.rounds += result.rounds
         self.missing.update(search.missing)
-        return _distinct([_to_passage(hit, features, begin_s, params) for hit in result.hits])
+        return _distinct([_to_passage(hit, features, begin_s, self._params) for hit in result.hits])
 
     def _rest(
         self, pcm: Pcm, begin_s: float, end_s: float, best: Passage, cheap: bool
@@ -371,6 +419,14 @@ def window_starts(n_samples: int, params: Params = PARAMS) -> list[int]:
     return [*starts, last]
 
 
+def context_bounds(n_samples: int, params: Params = PARAMS) -> list[tuple[int, int]]:
+    """First and last sample (exclusive) of the stretches on which doubtful lines are weighed."""
+    length = round(CONTEXT_S * params.sample_rate_hz)
+    last = max(0, n_samples - length)
+    starts = sorted({*range(0, last, length // 2), last})
+    return [(start, min(n_samples, start + length)) for start in starts]
+
+
 def match(
     snapshot: Snapshot,
     pcm: Pcm,
@@ -402,6 +458,11 @@ def match(
         known = tuple(p for p in found if p.hit.score >= least)[: options.top]
     if not search.landmarks:
         raise SilentAudio("nothing stands out in the clip")
+    if len(starts) > 1:
+        for begin, end in context_bounds(pcm.size, params):
+            begin_s, end_s = begin / params.sample_rate_hz, end / params.sample_rate_hz
+            mine = [p for p in passages if p.start_s < end_s and p.end_s > begin_s]
+            passages += search.weigh(pcm[begin:end], begin_s, mine)
     return MatchResult(
         matches=tuple(collect(passages, snapshot, options)),
         clip_duration_s=duration_s,

@@ -10,6 +10,13 @@ from soundhash_engine.jit import kernel
 BLOCK_ROWS = 8
 """Coverage is counted in blocks of 8 descriptor rows (0.51 s)."""
 BLOCK_CORRELATION = 0.25
+PATCH_SHIFTS = 20
+LEAST_SHIFT_ROWS = 3
+SHIFT_STEP_ROWS = 2
+MOST_SHIFT_ROWS = LEAST_SHIFT_ROWS + SHIFT_STEP_ROWS * (PATCH_SHIFTS - 1)
+"""Shifted places for comparison: ±(3 + 2 k) descriptor rows, k = 0 … 19 (0.2 to 2.6 s)."""
+NEIGHBOUR_SHARE = 0.7
+"""How much of a band's contrast its lower neighbour foretells."""
 
 
 @kernel
@@ -24,14 +31,6 @@ def integrate(contrast: NDArray[np.float32]) -> NDArray[np.float64]:
             out[t + 1, b + 1] = out[t, b + 1] + row
         out[t + 1, m + 1] = out[t + 1, m]
     return out
-
-
-@kernel
-def _area(integral: NDArray[np.float64], t: float, b: int) -> float:
-    """Running sum up to the continuous frame ``t`` and the whole bin ``b``."""
-    i = min(int(t), integral.shape[0] - 2)
-    part = t - i
-    return float((1.0 - part) * integral[i, b] + part * integral[i + 1, b])
 
 
 @kernel
@@ -65,30 +64,36 @@ def read_patch(
     first_band = max(0, math.ceil(-pitch / band_bins))
     last_band = min(n_bands, math.floor((n_bins - pitch) / band_bins))
     bands = last_band - first_band
+    between = np.empty(n_bins + 2, np.float64)
     rows = 0
     while row < descriptor.shape[0] and rows < clip.shape[0]:
         t0 = (row * row_frames - lowest) / tempo
         t1 = ((row + 1) * row_frames - lowest) / tempo
         if t1 > n_frames:
             break
+        # Running sums over the row's time; a band is the difference of two of them.
+        i0 = min(int(t0), n_frames - 1)
+        i1 = min(int(t1), n_frames - 1)
+        part0 = t0 - i0
+        part1 = t1 - i1
+        for b in range(n_bins + 2):
+            between[b] = (
+                (1.0 - part1) * integral[i1, b]
+                + part1 * integral[i1 + 1, b]
+                - (1.0 - part0) * integral[i0, b]
+                - part0 * integral[i0 + 1, b]
+            )
+        size = band_bins * (t1 - t0)
         for k in range(bands):
             band = first_band + k
             low = band * band_bins + pitch
             b0 = math.floor(low)
             part = low - b0
             b1 = b0 + band_bins
-            area = (1.0 - part) * (
-                _area(integral, t1, b1)
-                - _area(integral, t0, b1)
-                - _area(integral, t1, b0)
-                + _area(integral, t0, b0)
-            ) + part * (
-                _area(integral, t1, b1 + 1)
-                - _area(integral, t0, b1 + 1)
-                - _area(integral, t1, b0 + 1)
-                + _area(integral, t0, b0 + 1)
+            area = (1.0 - part) * (between[b1] - between[b0]) + part * (
+                between[b1 + 1] - between[b0 + 1]
             )
-            clip[rows, k] = area / (band_bins * (t1 - t0))
+            clip[rows, k] = area / size
             byte = descriptor[row, band // 2]
             nibble = byte >> 4 if band % 2 else byte & 15
             reference[rows, k] = (np.float32(nibble) - clip_steps - 1) * step
@@ -193,6 +198,106 @@ def _correlation(
 
 
 @kernel
+def _whitened(patch: NDArray[np.float32], rows: int, bands: int, out: NDArray[np.float32]) -> None:
+    """What a band has beyond its lower neighbour, centred: neighbours say much the same."""
+    for t in range(rows):
+        for b in range(bands - 1):
+            out[t, b] = patch[t, b + 1] - np.float32(NEIGHBOUR_SHARE) * patch[t, b]
+    centre_patch(out, rows, bands - 1)
+
+
+@kernel
+def _rises(patch: NDArray[np.float32], rows: int, bands: int, out: NDArray[np.float32]) -> None:
+    """Differences from row to row: onsets and ends."""
+    for t in range(rows - 1):
+        for b in range(bands):
+            out[t, b] = patch[t + 1, b] - patch[t, b]
+
+
+@kernel
+def shifted_correlations(
+    clip: NDArray[np.float32],
+    rows: int,
+    bands: int,
+    descriptor: NDArray[np.uint8],
+    row: int,
+    band: int,
+    out: NDArray[np.float64],
+) -> int:
+    """Correlations of a centred clip's patch with the recording at shifted rows.
+
+    ``row``, ``band``: of the descriptor, where the patch begins. The shifts are those of
+    ``PATCH_SHIFTS`` that lie within the recording. Sums are of integers: the clip's cells in
+    1/32 of their deviation.
+    """
+    size = rows * bands
+    square = 0.0
+    for t in range(rows):
+        for b in range(bands):
+            square += np.float64(clip[t, b]) * np.float64(clip[t, b])
+    if square <= 0.0:
+        return 0
+    scale = 32.0 / math.sqrt(square / size)
+    fine = np.empty((rows, bands), np.int16)
+    square = 0.0
+    for t in range(rows):
+        for b in range(bands):
+            fine[t, b] = np.int16(max(-8000.0, min(8000.0, clip[t, b] * scale)))
+            square += np.float64(fine[t, b]) * np.float64(fine[t, b])
+    first = max(0, row - MOST_SHIFT_ROWS)
+    last = min(descriptor.shape[0], row + rows + MOST_SHIFT_ROWS)
+    cells = np.empty((last - first, bands), np.int16)
+    for t in range(last - first):
+        for b in range(bands):
+            byte = descriptor[first + t, (band + b) // 2]
+            cells[t, b] = np.int16(byte >> 4 if (band + b) % 2 else byte & 15) - 8
+    n = 0
+    columns = np.empty(bands, np.int32)
+    for k in range(2 * PATCH_SHIFTS):
+        step = LEAST_SHIFT_ROWS + SHIFT_STEP_ROWS * (k // 2)
+        begin = row - first + (step if k % 2 else -step)
+        if begin < 0 or begin + rows > last - first:
+            continue
+        dot = 0
+        squares = 0
+        row_squares = 0
+        total = 0
+        columns[:] = 0
+        for t in range(rows):
+            row_sum = 0
+            for b in range(bands):
+                value = int(cells[begin + t, b])
+                dot += int(fine[t, b]) * value
+                squares += value * value
+                row_sum += value
+                columns[b] += value
+            total += row_sum
+            row_squares += row_sum * row_sum
+        column_squares = 0
+        for b in range(bands):
+            column_squares += int(columns[b]) * int(columns[b])
+        # The recording's patch need not be centred for the product: the clip's is. Its norm is
+        # that of the centred one.
+        norm = squares - row_squares / bands - column_squares / rows + total * (total / size)
+        out[n] = dot / math.sqrt(square * norm) if norm > 1e-6 else 0.0
+        n += 1
+    return n
+
+
+@kernel
+def _contrast_of_shifts(value: float, others: NDArray[np.float64], n: int, size: int) -> float:
+    """How far a correlation stands above those at shifted places, in their deviations."""
+    if n < PATCH_SHIFTS // 2:
+        # Too short a recording to measure it: about one cell in eight is independent.
+        return float(value * math.sqrt(size / 8.0))
+    mean = others[:n].mean()
+    square = 0.0
+    for k in range(n):
+        square += (others[k] - mean) * (others[k] - mean)
+    return float((value - mean) / max(math.sqrt(square / n), 1e-3))
+
+
+@kernel
 def compare_patches(
     integral: NDArray[np.float64],
     descriptor: NDArray[np.uint8],
@@ -204,14 +309,19 @@ def compare_patches(
     position_frames: float,
     pitch: float,
     tempo: float,
-) -> tuple[float, float, float, float, float, float, float]:
-    """rp, overlap, correlation, first and last frame, coverage, best shift of the place."""
+) -> tuple[float, float, float, float, float, float, float, float, float, float]:
+    """rp, overlap, correlation, first and last frame, coverage, best shift of the place, and of
+    that shift: the contrast with shifted places (rz), the whitened correlation times the root of
+    its cells, and the correlation of rises."""
     n_frames = integral.shape[0] - 1
     expected = n_frames * tempo / row_frames
     most = np.int64(expected) + 3
     clip = np.zeros((most, n_bands), np.float32)
     reference = np.zeros((most, n_bands), np.float32)
+    clip_part = np.zeros((most, n_bands), np.float32)
+    reference_part = np.zeros((most, n_bands), np.float32)
     row_time = np.zeros(most, np.float64)
+    others = np.empty(2 * PATCH_SHIFTS, np.float64)
     best = -2.0
     shift = 0.0
     correlation = 0.0
@@ -235,21 +345,67 @@ def compare_patches(
         )
         if rows < 4 or bands < 10:
             continue
-        raw = _correlation(clip, reference, 0, rows, bands)
+        if k == 2:
+            correlation = _correlation(clip, reference, 0, rows, bands)
         centre_patch(clip, rows, bands)
         centre_patch(reference, rows, bands)
         value = _correlation(clip, reference, 0, rows, bands)
         if value > best:
             best = value
             shift = d
-        if k == 2:
-            correlation = raw
     # The last turn read the patch at the place itself.
     if best < -1.0 or rows < 4:
-        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     overlap = min(1.0, rows / (0.95 * expected))
     first_row, last_row, coverage = _covered(clip, reference, rows, bands)
     half = 0.5 * row_frames / tempo
     first = row_time[first_row] - half
     last = row_time[last_row - 1] + half
-    return best, overlap, correlation, first, last, coverage * min(1.0, overlap), shift
+    rows, bands = read_patch(
+        integral,
+        descriptor,
+        0,
+        n_bands,
+        row_frames,
+        band_bins,
+        clip_steps,
+        step,
+        position_frames + shift,
+        pitch,
+        tempo,
+        clip,
+        reference,
+        row_time,
+    )
+    _rises(clip, rows, bands, clip_part)
+    _rises(reference, rows, bands, reference_part)
+    rises = _correlation(clip_part, reference_part, 0, rows - 1, bands)
+    centre_patch(clip, rows, bands)
+    centre_patch(reference, rows, bands)
+    lowest = position_frames + shift + 0.5 - tempo * 0.5 * n_frames
+    n = shifted_correlations(
+        clip,
+        rows,
+        bands,
+        descriptor,
+        max(0, math.ceil(lowest / row_frames)),
+        max(0, math.ceil(-pitch / band_bins)),
+        others,
+    )
+    contrast = _contrast_of_shifts(best, others, n, rows * bands)
+    _whitened(clip, rows, bands, clip_part)
+    _whitened(reference, rows, bands, reference_part)
+    whitened = _correlation(clip_part, reference_part, 0, rows, bands - 1)
+    whitened *= math.sqrt(rows * bands)
+    return (
+        best,
+        overlap,
+        correlation,
+        first,
+        last,
+        coverage * min(1.0, overlap),
+        shift,
+        contrast,
+        whitened,
+        rises,
+    )

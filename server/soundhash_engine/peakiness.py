@@ -3,13 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from soundhash_engine.align import gather_reference, refine
 from soundhash_engine.jit import kernel
 
 SHIFTS = 20
 FIRST_SHIFT_FRAMES = 7
 SHIFT_STEP_FRAMES = 5
 """Shifted offsets for comparison: ±(7 + 5 k) frames, k = 1 … 20."""
+SHIFTED_HALF_FRAMES = 2.0 * (FIRST_SHIFT_FRAMES + SHIFT_STEP_FRAMES * (SHIFTS + 1))
+"""Landmarks this far beyond a clip's ends take part."""
 
 
 @kernel
@@ -111,30 +112,3 @@ def shift_contrast(
     mean /= n
     deviation = np.sqrt(max(0.0, square / n - mean * mean))
     return float((total[0] / count[0] - mean) / max(deviation, 0.3 / np.sqrt(count[0])))
-
-
-@kernel
-def listen(
-    peaks: NDArray[np.uint8],
-    block: NDArray[np.uint32],
-    q_time: NDArray[np.int32],
-    q_bin: NDArray[np.int16],
-    centre_half: float,
-    peakiness: NDArray[np.float32],
-    position: NDArray[np.float64],
-    pitch: NDArray[np.float64],
-    tempo: NDArray[np.float64],
-    uz: NDArray[np.float64],
-) -> None:
-    """Write ``shift_contrast`` of each candidate, refined: what a hall does not blur."""
-    most = 8192
-    r_time = np.empty(most, np.float64)
-    r_bin = np.empty(most, np.float64)
-    side = 2.0 * (FIRST_SHIFT_FRAMES + SHIFT_STEP_FRAMES * (SHIFTS + 1))
-    for c in range(position.shape[0]):
-        at, p, v, _ = refine(
-            peaks, block, q_time, q_bin, centre_half, position[c], pitch[c], tempo[c]
-        )
-        reach = centre_half * v + side
-        n = gather_reference(peaks, block, 2.0 * at - reach, 2.0 * at + reach, r_time, r_bin)
-        uz[c] = shift_contrast(peakiness, r_time, r_bin, n, 2.0 * at, p, v)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundhash_engine.align import gather_reference
+from soundhash_engine.glance import coincide, meet_contrast
 from soundhash_engine.jit import kernel
 from soundhash_engine.layout import BLOCK_HALF_FRAMES, peak_strength, peak_time
 from soundhash_engine.pairs import (
@@ -29,13 +30,7 @@ from soundhash_engine.pairs import (
 )
 from soundhash_engine.params import PARAMS, Params
 from soundhash_engine.patch import compare_patches, integrate
-from soundhash_engine.peakiness import (
-    FIRST_SHIFT_FRAMES,
-    SHIFT_STEP_FRAMES,
-    SHIFTS,
-    measure_peakiness,
-    shift_contrast,
-)
+from soundhash_engine.peakiness import SHIFTED_HALF_FRAMES, measure_peakiness, shift_contrast
 from soundhash_engine.triples import strongest_targets
 from soundhash_engine.types import Contrast, Landmarks
 from soundhash_engine.volume import Volume
@@ -85,6 +80,11 @@ class Evidence:
     first, last  frames of the clip between which the sounds are the same, from its start
     coverage     share of 0.5 s blocks that correlate, 0 … 1
     shift        frames by which the descriptor fits better than the place says
+    rz           contrast of rp with the patches of shifted places, in their deviations
+    whitened     correlation of what bands have beyond their neighbours, times √cells
+    rises        correlation of the patches' differences from row to row, −1 … 1
+    met          contrast of the recording at the clip's strongest landmarks, neper
+    coinciding   landmarks of the clip that coincide with the recording's, a landmark there
     """
 
     lz: float
@@ -98,6 +98,11 @@ class Evidence:
     last: float
     coverage: float
     shift: float
+    rz: float
+    whitened: float
+    rises: float
+    met: float
+    coinciding: float
 
 
 def prepare(contrast: Contrast, landmarks: Landmarks, params: Params = PARAMS) -> Query:
@@ -149,7 +154,7 @@ def verify(
         query, volume, row, landmarks, position, pitch, tempo, params
     )
     lz, agreeing = pair_contrast(votes, first_bin, last_bin)
-    reach = query.n_frames * tempo + 2.0 * (FIRST_SHIFT_FRAMES + SHIFT_STEP_FRAMES * (SHIFTS + 1))
+    reach = query.n_frames * tempo + SHIFTED_HALF_FRAMES
     near = slice(*np.searchsorted(r_time, (half - reach, half + reach)))
     uz = shift_contrast(
         query.peakiness,
@@ -161,7 +166,18 @@ def verify(
         tempo,
     )
     rows = volume.descriptor[volume.first_row[row] : volume.first_row[row + 1]]
-    rp, overlap, correlation, first, last, coverage, shift = compare_patches(
+    (
+        rp,
+        overlap,
+        correlation,
+        first,
+        last,
+        coverage,
+        shift,
+        rz,
+        whitened,
+        rises,
+    ) = compare_patches(
         query.integral,
         rows,
         params.descriptor_bands,
@@ -170,6 +186,32 @@ def verify(
         params.descriptor_clip_steps,
         params.descriptor_step_neper,
         position - base,
+        pitch,
+        tempo,
+    )
+    marks = query.landmarks
+    met = meet_contrast(
+        marks.time,
+        marks.bin,
+        marks.rank,
+        marks.n_frames,
+        rows,
+        params.descriptor_bands,
+        params.descriptor_frames,
+        params.descriptor_bins,
+        params.descriptor_clip_steps,
+        params.descriptor_step_neper,
+        position - base,
+        pitch,
+        tempo,
+    )
+    coinciding = coincide(
+        marks.time,
+        marks.bin,
+        marks.n_frames,
+        r_time[near],
+        r_bin[near],
+        half,
         pitch,
         tempo,
     )
@@ -185,6 +227,11 @@ def verify(
         last=float(last),
         coverage=float(coverage),
         shift=float(shift),
+        rz=float(rz),
+        whitened=float(whitened),
+        rises=float(rises),
+        met=float(met),
+        coinciding=float(coinciding),
     )
 
 

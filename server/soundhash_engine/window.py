@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soundhash_engine.align import align, refine
+from soundhash_engine.glance import glance, is_unchanged
 from soundhash_engine.hypotheses import (
     IDENTITY,
     Hypotheses,
@@ -17,7 +18,6 @@ from soundhash_engine.hypotheses import (
 )
 from soundhash_engine.index import Snapshot
 from soundhash_engine.params import PARAMS, Params
-from soundhash_engine.peakiness import listen
 from soundhash_engine.postings import Missing
 from soundhash_engine.scan import scan, scan_volume
 from soundhash_engine.score import score
@@ -26,43 +26,31 @@ from soundhash_engine.types import QueryFeatures
 from soundhash_engine.verify import Evidence, Query, prepare, verify
 from soundhash_engine.volume import Volume
 
-ALIGNMENT_LEAST = 4.5
-"""Candidates that coincide less sharply are not verified; short clips have few landmarks, and
-below three seconds less is asked."""
-CLEAR_ALIGNMENT = 6.5
-LEAST_ENERGY = 2.0
-"""A candidate that aligns less clearly than this is verified only if its landmark energy stands
-this many deviations out: of wrong candidates a quarter, and every right one of 350 clips."""
-LOOKED_AT = 4
-"""So many candidates are looked at for each that may be verified."""
+GLANCED_S = 600.0
+LEAST_GLANCED = 60
+MOST_GLANCED = 160
+GLANCED_ALIGNMENT = 2.0
 MOST_VOTED = 4
-VOTED_BONUS = 2.0
-LOOP_SHARE = 0.8
-"""Candidates this near to the best alignment are verified too: loops and near copies."""
+GLANCE_LEAST = 0.0
+"""The best aligned candidates of a round get a glance, if they coincide at all, and those with the
+most votes: a hall or noise blurs the alignment and leaves the votes. So many seconds of clip are
+glanced at: of a short clip, which aligns worse and costs less, more places."""
+LOOP_GLANCE = 1.5
+"""Candidates this near to the best glance are verified too: loops and near copies."""
 MOST_LOOPS = 12
 SCAN_HOURS = 100.0
 """Up to this size a clip that no triple has found is laid over everything (0.5 ms an hour)."""
 SCAN_ALIGNED = 400
 SCAN_VERIFIED = 12
 DOUBTFUL_SCORE = 0.0
-CERTAIN_SCORE = 12.0
+CERTAIN_SCORE = 16.0
 """Between these the best answer's other changes and other places are looked for."""
 LOOPS_ALIGNED = 40
 LOOPS_VERIFIED = 4
-LISTENED = 100
-LISTENED_ALIGNMENT = 2.0
-LISTENED_SHARE = 0.6
-"""So many of the best aligned candidates are worth 0.6 (alignment + landmark energy) if that is
-more than the alignment alone: in a hall the right place has 3 + 7, a wrong one 4 + 3."""
 SHORT_S = 4.0
 """A shorter clip is asked for as many triples as one of this length."""
 SAME_PLACE_FRAMES = 16.0
 """Candidates of one place: nearer than this to one another."""
-IDENTITY_PITCH_BINS = 0.3
-IDENTITY_TEMPO = 0.004
-IDENTITY_DRIFT_S = 0.04
-"""A refined candidate this near to no change is verified as unchanged; the tempo of a short clip
-may be off by what makes this drift from its start to its end, but by 1.2 % at most."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +62,6 @@ class Round:
     margin               soft probes: share of a cell near its border, 0 for none
     least_votes          a candidate has at least this many
     aligned, verified    how many candidates go on
-    listens              candidates that align badly get a second chance by landmark energy
     """
 
     name: str
@@ -85,10 +72,9 @@ class Round:
     least_votes: int
     aligned: int
     verified: int
-    listens: bool = False
 
 
-DEEP_ROUND = Round("deep", IDENTITY, 12, 800, 0.15, 3, 200, 8, listens=True)
+DEEP_ROUND = Round("deep", IDENTITY, 12, 800, 0.15, 3, 200, 8)
 ROUNDS = (
     Round("identity", IDENTITY, 10, 100, 0.0, 2, 60, 4),
     Round("changed", wide_hypotheses(), 10, 100, 0.0, 3, 150, 8),
@@ -203,7 +189,7 @@ class WindowSearch:
             frames=(first, first + int(volume.n_frames[row])),
         )
         rows = np.full(len(candidates), row, np.int64)
-        self._confirm(candidates, rows, LOOPS_VERIFIED, True)
+        self._confirm(candidates, rows, LOOPS_VERIFIED)
 
     def _place(self, recording_id: int) -> tuple[int, Volume, int] | None:
         """Number of the volume that holds a recording, the volume and the row."""
@@ -232,7 +218,7 @@ class WindowSearch:
         self.missing.update((part.part, part) for part in missing)
         rows = self._rows(candidates)
         here = np.flatnonzero(rows >= 0)
-        self._confirm(candidates.take(here), rows[here], step.verified, step.listens)
+        self._confirm(candidates.take(here), rows[here], step.verified)
 
     def _scan(self) -> None:
         """Lay the unchanged clip over every place of a small catalogue."""
@@ -243,7 +229,7 @@ class WindowSearch:
         )
         rows = self._rows(candidates)
         here = np.flatnonzero(rows >= 0)
-        self._confirm(candidates.take(here), rows[here], SCAN_VERIFIED, True)
+        self._confirm(candidates.take(here), rows[here], SCAN_VERIFIED)
 
     def _rows(self, candidates: Candidates) -> NDArray[np.int64]:
         """Row of the recording at each candidate; −1 where there is none that counts."""
@@ -285,74 +271,82 @@ class WindowSearch:
             z[mine] = out
         return z
 
-    def _listen(self, candidates: Candidates) -> NDArray[np.float64]:
-        """Landmark energy of each candidate, refined."""
-        uz = np.zeros(len(candidates))
+    def _glance(self, candidates: Candidates, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Score of a glance at each candidate; a match has more than 0."""
+        params = self._params
+        out = np.empty(len(candidates), np.float64)
         for at, volume in enumerate(self._snapshot.volumes):
             mine = np.flatnonzero(candidates.volume == at)
             if not len(mine):
                 continue
-            out = np.empty(len(mine), np.float64)
-            listen(
+            scores = np.empty(len(mine), np.float64)
+            glance(
                 volume.peaks,
                 volume.block,
+                volume.descriptor,
+                volume.first_row,
+                volume.base_frame,
+                params.descriptor_bands,
+                params.descriptor_frames,
+                params.descriptor_bins,
+                params.descriptor_clip_steps,
+                params.descriptor_step_neper,
                 self._landmarks.time,
                 self._landmarks.bin,
-                self._centre_half,
+                self._landmarks.rank,
+                self._landmarks.n_frames,
                 self._prepared().peakiness,
+                rows[mine],
                 candidates.position[mine],
                 candidates.pitch[mine],
                 candidates.tempo[mine],
-                out,
+                scores,
             )
-            uz[mine] = out
-        return uz
+            out[mine] = scores
+        return out
 
     def _prepared(self) -> Query:
         if self._query is None:
             self._query = prepare(self._features.contrast, self._landmarks, self._params)
         return self._query
 
-    def _confirm(
-        self, candidates: Candidates, rows: NDArray[np.int64], most: int, listens: bool
-    ) -> None:
-        """Verify the best aligned candidates, and those about as good as the best."""
+    def _confirm(self, candidates: Candidates, rows: NDArray[np.int64], most: int) -> None:
+        """Verify the candidates that pass a glance, the best first, and those about as good."""
         if not len(candidates):
             return
         z = self._align(candidates)
-        clear = z >= CLEAR_ALIGNMENT
-        energy = np.full(len(z), -np.inf)
-        # A hall or noise blurs the alignment and leaves the votes: their first ones get a bonus.
-        z[:MOST_VOTED] += VOTED_BONUS
-        if listens:
-            some = np.argsort(-z, kind="stable")[:LISTENED]
-            some = some[z[some] >= LISTENED_ALIGNMENT]
-            energy[some] = self._listen(candidates.take(some))
-            z[some] = np.maximum(z[some], LISTENED_SHARE * (z[some] + energy[some]))
+        # The first ones have the most votes; after them the best aligned.
+        ranked = z.copy()
+        ranked[:MOST_VOTED] += np.inf
         seconds = self._landmarks.n_frames / self._params.frames_per_s
-        least = ALIGNMENT_LEAST * min(1.0, seconds / 3.0) ** 0.4
-        order = np.argsort(-z, kind="stable")
-        order = order[z[order] >= least][: LOOKED_AT * most]
-        if not listens:
-            dull = order[~clear[order]]
-            energy[dull] = self._listen(candidates.take(dull))
-        top = float(z[order[0]]) if len(order) else 0.0
+        most_glanced = max(LEAST_GLANCED, min(MOST_GLANCED, int(GLANCED_S / seconds)))
+        some = np.argsort(-ranked, kind="stable")[:most_glanced]
+        some = some[ranked[some] >= GLANCED_ALIGNMENT]
+        scores = self._glance(candidates.take(some), rows[some])
         seen: list[tuple[int, float]] = []
-        for i in order.tolist():
-            if z[i] < LOOP_SHARE * top and self._best() >= self._sure:
+        top = float(scores.max(initial=-np.inf))
+        for k in np.argsort(-scores, kind="stable").tolist():
+            near_top = scores[k] >= top - LOOP_GLANCE
+            if scores[k] < GLANCE_LEAST or (self._best() >= self._sure and not near_top):
                 break
-            if len(seen) >= most and (z[i] < LOOP_SHARE * top or len(seen) >= most + MOST_LOOPS):
+            if len(seen) >= (most + MOST_LOOPS if near_top else most):
                 break
+            i = int(some[k])
             place = (int(candidates.volume[i]), float(candidates.position[i]))
             if any(v == place[0] and abs(f - place[1]) < SAME_PLACE_FRAMES for v, f in seen):
                 continue
-            if not clear[i] and energy[i] < LEAST_ENERGY:
-                continue
             seen.append(place)
+            # Of the changes that lead to one place the one that aligns most sharply is the truest.
+            here = some[
+                (candidates.volume[some] == place[0])
+                & (np.abs(candidates.position[some] - place[1]) < SAME_PLACE_FRAMES)
+                & (rows[some] == rows[i])
+            ]
+            i = int(here[np.argmax(z[here])])
             self._verify(
                 place[0],
                 int(rows[i]),
-                place[1],
+                float(candidates.position[i]),
                 float(candidates.pitch[i]),
                 float(candidates.tempo[i]),
                 float(z[i]),
@@ -373,9 +367,7 @@ class WindowSearch:
             pitch,
             tempo,
         )
-        seconds = self._landmarks.n_frames / self._params.frames_per_s
-        tolerance = max(IDENTITY_TEMPO, min(0.012, IDENTITY_DRIFT_S / seconds))
-        identity = abs(pitch) < IDENTITY_PITCH_BINS and abs(tempo - 1.0) < tolerance
+        identity = is_unchanged(pitch, tempo, self._landmarks.n_frames)
         if identity or unchanged:
             # The few landmarks of a short clip may refine to a change that is none.
             self._judge(at, row, position, 0.0, 1.0, z)
