@@ -254,8 +254,9 @@ written by it. Clips are cut from real recordings at random places and changed i
 their condition says ([degrade.py](../tests/eval/degrade.py)). *Found* is an answer at the engine's
 threshold with the right recording and the offset within 0.5 s, or a place where the recordings
 sound the same (log-band correlation of at least 0.9: loops and reused passages have no single
-right place). *False* is any answer to a clip whose recording is not indexed, unless that very
-sound is indexed as part of another recording. Intervals are Clopper–Pearson's, 95 %.
+right place). *False* is any answer to a clip whose recording is not indexed, unless the answered
+place is the same piece in another mix or version (correlation of at least 0.7); those are counted
+apart. Intervals are Clopper–Pearson's, 95 %.
 
 ![recall against false answers](accuracy/curve.svg)
 

@@ -31,6 +31,8 @@ from soundhash_engine.warm import warm
 from tests.eval.data import (
     MADE_UP,
     OFFSET_TOLERANCE_S,
+    SAME_SOUND,
+    SHARED_SOUND,
     Query,
     Repeats,
     index_folder,
@@ -53,8 +55,9 @@ def judge(query: Query, track: str, offset_s: float, repeats: Repeats) -> str:
         return "silent" if query.kind == "negative" else "missed"
     if track == query.track and abs(offset_s - query.offset_s) <= OFFSET_TOLERANCE_S:
         return "hit"
+    least = SHARED_SOUND if query.kind == "negative" else SAME_SOUND
     same = bool(query.source) and repeats.alike(
-        query.source, query.source_offset_s, track, offset_s, query.length_s * query.speed
+        query.source, query.source_offset_s, track, offset_s, query.length_s * query.speed, least
     )
     if query.kind == "negative":
         return "shared" if same else "false"
