@@ -14,7 +14,15 @@ from soundhash_engine.errors import SilentAudio
 from soundhash_engine.explanation import Explanation, Place, WindowScore
 from soundhash_engine.index import Index, Snapshot
 from soundhash_engine.landmarks import query_features
-from soundhash_engine.matcher import EDGE_S, LINE_S, WINDOW_S, Match, window_starts
+from soundhash_engine.matcher import (
+    EDGE_S,
+    LINE_S,
+    SINGLE_WINDOW_S,
+    WINDOW_S,
+    Match,
+    context_bounds,
+    window_starts,
+)
 from soundhash_engine.params import PARAMS, Params
 from soundhash_engine.placement import (
     Line,
@@ -32,6 +40,8 @@ from soundhash_engine.verify import Evidence
 from soundhash_engine.window import WindowSearch
 
 RUNNERS_UP = 3
+SAME_SCORE = 0.01
+"""A window this near to the match's score is where it comes from."""
 
 
 def explain(snapshot: Snapshot, pcm: Pcm, match: Match, params: Params = PARAMS) -> Explanation:
@@ -71,7 +81,10 @@ def explain_comparison(
 
 
 def _parts(n_samples: int, match: Match, params: Params) -> list[tuple[int, int]]:
-    """Samples of the windows that the match touches, and of what it covers of each."""
+    """Samples of the windows that the match touches, and of what it covers of each.
+
+    Last of a long clip the longer stretches on which doubtful matches are weighed.
+    """
     rate = params.sample_rate_hz
     starts = window_starts(n_samples, params)
     length = n_samples if len(starts) == 1 else round(WINDOW_S * rate)
@@ -86,6 +99,12 @@ def _parts(n_samples: int, match: Match, params: Params) -> list[tuple[int, int]
         trimmed = first - whole[0] > EDGE_S * rate or whole[1] - last > EDGE_S * rate
         if trimmed and last - first >= params.min_clip_s * rate:
             out.append((first, last))
+    if len(starts) > 1:
+        out += [
+            (first, last)
+            for first, last in context_bounds(n_samples, params)
+            if first < match.clip_end_s * rate and last > match.clip_start_s * rate
+        ]
     return out
 
 
@@ -120,6 +139,9 @@ def _explain(
         looked_at = True
         if not len(features.landmarks):
             continue
+        longer = features.n_samples > SINGLE_WINDOW_S * params.sample_rate_hz
+        if longer and best is not None and best.score >= match.score - SAME_SCORE:
+            break
         part = line.lay(features, begin_s)
         end_s = begin_s + features.n_samples / params.sample_rate_hz
         windows.append(WindowScore(begin_s, end_s, part.score))
@@ -149,7 +171,7 @@ def _explain(
         offsets=offset_histogram(best, line),
         patches=patches,
         blocks=correlate_blocks(patches, line),
-        windows=tuple(windows),
+        windows=tuple(sorted(windows, key=lambda one: (one.start_s, one.end_s))),
         runners_up=_runners_up(snapshot, best, line),
     )
 
