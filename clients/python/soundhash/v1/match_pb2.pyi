@@ -55,7 +55,9 @@ Global___PcmEncoding: _TypeAlias = PcmEncoding  # noqa: Y015
 
 @_typing.final
 class ScoreParts(_message.Message):
-    """ScoreParts is the evidence behind a match, for people and for calibration."""
+    """ScoreParts is the evidence behind a match, for people and for calibration: the
+    measures that can be told in a sentence. The score sums up more than these.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -68,18 +70,18 @@ class ScoreParts(_message.Message):
     OVERLAP_FIELD_NUMBER: _builtins.int
     COVERAGE_FIELD_NUMBER: _builtins.int
     score: _builtins.float
-    """The decision score s: the weighted sum of the parts below. Matches are
-    answered from 3, safe to publish from 4.
+    """The decision score s. In a catalogue of about nine hours matches are
+    answered from 3 and safe to publish from 5; a larger one asks for more.
     """
     landmark_votes: _builtins.float
     """ln of the standardised number of landmark pairs that agree on the place."""
     landmark_contrast: _builtins.float
-    """ln of the standardised contrast of the clip at the video's landmarks,
-    normalised by shifting.
+    """Standardised contrast of the clip at the video's landmarks, against the same
+    landmarks shifted.
     """
     rectified_correlation: _builtins.float
-    """Correlation of the rectified log-spectral contrast, -1 to 1; it carries the
-    decision.
+    """Correlation of the log-spectral contrast with the mean of every time and of
+    every band removed, -1 to 1.
     """
     correlation: _builtins.float
     """Correlation of the log-spectral contrast, -1 to 1."""
