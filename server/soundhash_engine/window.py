@@ -49,6 +49,9 @@ LOOPS_ALIGNED = 40
 LOOPS_VERIFIED = 4
 SHORT_S = 4.0
 """A shorter clip is asked for as many triples as one of this length."""
+LONE_S = 1.5
+LONE_ALIGNED = 1500
+"""Unchanged, a shorter clip needs one vote less of a place, and so many places are aligned."""
 SAME_PLACE_FRAMES = 16.0
 """Candidates of one place: nearer than this to one another."""
 
@@ -202,6 +205,8 @@ class WindowSearch:
 
     def _round(self, step: Round) -> None:
         seconds = self._landmarks.n_frames / self._params.frames_per_s
+        # A single triple may be all of a very short clip; it costs next to nothing to align.
+        lone = seconds < LONE_S and len(step.hypotheses) == 1
         candidates, missing = retrieve(
             self._snapshot.postings,
             self._snapshot.volumes,
@@ -211,8 +216,8 @@ class WindowSearch:
             n_targets=step.targets,
             limit=round(step.triples_per_s * max(seconds, SHORT_S)),
             margin=step.margin,
-            least_votes=step.least_votes,
-            most=step.aligned,
+            least_votes=step.least_votes - 1 if lone else step.least_votes,
+            most=LONE_ALIGNED if lone else step.aligned,
             params=self._params,
         )
         self.missing.update((part.part, part) for part in missing)
