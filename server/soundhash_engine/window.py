@@ -31,10 +31,13 @@ LEAST_GLANCED = 60
 MOST_GLANCED = 160
 GLANCED_ALIGNMENT = 2.0
 MOST_VOTED = 4
-GLANCE_LEAST = 0.0
 """The best aligned candidates of a round get a glance, if they coincide at all, and those with the
 most votes: a hall or noise blurs the alignment and leaves the votes. So many seconds of clip are
 glanced at: of a short clip, which aligns worse and costs less, more places."""
+CLEAR_SHARE = 0.5
+"""Candidates that align at least so sharply as this share of the best are looked at first."""
+GLANCE_LEAST = 0.0
+"""Candidates with less in a glance are not verified."""
 LOOP_GLANCE = 1.5
 """Candidates this near to the best glance are verified too: loops and near copies."""
 MOST_LOOPS = 12
@@ -43,7 +46,7 @@ SCAN_HOURS = 100.0
 SCAN_ALIGNED = 400
 SCAN_VERIFIED = 12
 DOUBTFUL_SCORE = 0.0
-CERTAIN_SCORE = 16.0
+CERTAIN_SCORE = 12.0
 """Between these the best answer's other changes and other places are looked for."""
 LOOPS_ALIGNED = 40
 LOOPS_VERIFIED = 4
@@ -316,7 +319,7 @@ class WindowSearch:
         return self._query
 
     def _confirm(self, candidates: Candidates, rows: NDArray[np.int64], most: int) -> None:
-        """Verify the candidates that pass a glance, the best first, and those about as good."""
+        """Verify candidates: the clear ones first, the others where those do not convince."""
         if not len(candidates):
             return
         z = self._align(candidates)
@@ -327,6 +330,20 @@ class WindowSearch:
         most_glanced = max(LEAST_GLANCED, min(MOST_GLANCED, int(GLANCED_S / seconds)))
         some = np.argsort(-ranked, kind="stable")[:most_glanced]
         some = some[ranked[some] >= GLANCED_ALIGNMENT]
+        clear = z[some] >= CLEAR_SHARE * z[some].max(initial=0.0)
+        self._look_at(candidates, rows, z, some[clear], most)
+        if self._best() < self._sure:
+            self._look_at(candidates, rows, z, some[~clear], most)
+
+    def _look_at(
+        self,
+        candidates: Candidates,
+        rows: NDArray[np.int64],
+        z: NDArray[np.float64],
+        some: NDArray[np.intp],
+        most: int,
+    ) -> None:
+        """Verify those of ``some`` that pass a glance, the best first, and those about as good."""
         scores = self._glance(candidates.take(some), rows[some])
         seen: list[tuple[int, float]] = []
         top = float(scores.max(initial=-np.inf))
