@@ -34,8 +34,10 @@ CALIBRATION_SLOPE = 1.240
 CALIBRATION_BIAS = -2.270
 CALIBRATION_HOURS = 8.8
 """Hours indexed when the calibration was measured."""
-CATALOGUE_SLOPE = 0.48
-"""Score that each doubling of the catalogue costs: more music, better wrong places."""
+CATALOGUE_SLOPE = 0.2
+"""Score that each doubling of the catalogue costs: more music, better wrong places. The best wrong
+score of the hundredth clip rose by 0.3 a doubling from 2 to 18 h of real music, by 0.1 from 6 to
+1,000 h of made-up music."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
