@@ -207,14 +207,6 @@ def _whitened(patch: NDArray[np.float32], rows: int, bands: int, out: NDArray[np
 
 
 @kernel
-def _rises(patch: NDArray[np.float32], rows: int, bands: int, out: NDArray[np.float32]) -> None:
-    """Differences from row to row: onsets and ends."""
-    for t in range(rows - 1):
-        for b in range(bands):
-            out[t, b] = patch[t + 1, b] - patch[t, b]
-
-
-@kernel
 def shifted_correlations(
     clip: NDArray[np.float32],
     rows: int,
@@ -309,10 +301,10 @@ def compare_patches(
     position_frames: float,
     pitch: float,
     tempo: float,
-) -> tuple[float, float, float, float, float, float, float, float, float, float]:
+) -> tuple[float, float, float, float, float, float, float, float, float]:
     """rp, overlap, correlation, first and last frame, coverage, best shift of the place, and of
-    that shift: the contrast with shifted places (rz), the whitened correlation times the root of
-    its cells, and the correlation of rises."""
+    that shift: the contrast with shifted places (rz) and the whitened correlation times the root
+    of its cells."""
     n_frames = integral.shape[0] - 1
     expected = n_frames * tempo / row_frames
     most = np.int64(expected) + 3
@@ -355,7 +347,7 @@ def compare_patches(
             shift = d
     # The last turn read the patch at the place itself.
     if best < -1.0 or rows < 4:
-        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     overlap = min(1.0, rows / (0.95 * expected))
     first_row, last_row, coverage = _covered(clip, reference, rows, bands)
     half = 0.5 * row_frames / tempo
@@ -377,9 +369,6 @@ def compare_patches(
         reference,
         row_time,
     )
-    _rises(clip, rows, bands, clip_part)
-    _rises(reference, rows, bands, reference_part)
-    rises = _correlation(clip_part, reference_part, 0, rows - 1, bands)
     centre_patch(clip, rows, bands)
     centre_patch(reference, rows, bands)
     lowest = position_frames + shift + 0.5 - tempo * 0.5 * n_frames
@@ -407,5 +396,4 @@ def compare_patches(
         shift,
         contrast,
         whitened,
-        rises,
     )

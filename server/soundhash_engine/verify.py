@@ -82,7 +82,6 @@ class Evidence:
     shift        frames by which the descriptor fits better than the place says
     rz           contrast of rp with the patches of shifted places, in their deviations
     whitened     correlation of what bands have beyond their neighbours, times √cells
-    rises        correlation of the patches' differences from row to row, −1 … 1
     met          contrast of the recording at the clip's strongest landmarks, neper
     coinciding   landmarks of the clip that coincide with the recording's, a landmark there
     """
@@ -100,7 +99,6 @@ class Evidence:
     shift: float
     rz: float
     whitened: float
-    rises: float
     met: float
     coinciding: float
 
@@ -176,7 +174,6 @@ def verify(
         shift,
         rz,
         whitened,
-        rises,
     ) = compare_patches(
         query.integral,
         rows,
@@ -229,7 +226,6 @@ def verify(
         shift=float(shift),
         rz=float(rz),
         whitened=float(whitened),
-        rises=float(rises),
         met=float(met),
         coinciding=float(coinciding),
     )

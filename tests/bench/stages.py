@@ -105,9 +105,9 @@ def followed(clock: Clock, verified: list[tuple[str, window.Hit]]) -> Iterator[R
         methods["_judge"](self, *arguments)
         verified.extend((clock.step, hit) for hit in self._hits[known:])
 
-    for name in ("_round", *STEPS):
-        setattr(window.WindowSearch, name, during(name))
-    window.WindowSearch._judge = judge  # type: ignore[method-assign]
+    watched = {name: during(name) for name in ("_round", *STEPS)} | {"_judge": judge}
+    for name, method in watched.items():
+        setattr(window.WindowSearch, name, method)
     try:
         yield reads
     finally:

@@ -170,11 +170,11 @@ def test_a_load_that_is_cut_leaves_nothing(
                     raise ConnectionAbortedError
                 yield row
 
-        posting_rows._Rows.__iter__ = some  # type: ignore[method-assign]
         try:
-            await posting_rows.load(connection, "cut", volumes[1], 1, 3)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(posting_rows._Rows, "__iter__", some)
+                await posting_rows.load(connection, "cut", volumes[1], 1, 3)
         finally:
-            posting_rows._Rows.__iter__ = rows  # type: ignore[method-assign]
             await connection.close()
 
     count = (

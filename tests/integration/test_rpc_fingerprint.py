@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ async def test_the_basic_view_is_without_segments(server: Running, song: catalog
         full.ClearField("segments")
         assert basic == full
     with refused("INVALID_ARGUMENT", "INVALID_REQUEST") as caught:
-        await stored(server, song.id, 77)  # type: ignore[arg-type]
+        await stored(server, song.id, cast("fingerprint_pb2.FingerprintView.ValueType", 77))
     assert list(caught[0].fields) == ["view"]
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,9 +143,9 @@ def test_recall_does_not_collapse(small_set: Path) -> None:
     assert summary["all"]["speed_error_percent"]["p95"] <= 0.5
 
 
-def query(kind: str = "music", **changes: object) -> Query:
+def query(kind: str = "music", **changes: Any) -> Query:
     given = Query(Path("a.wav"), "clean", 5.0, kind, "" if kind == "negative" else "a", 7.0, 1.0)
-    return dataclasses.replace(given, source="a", source_offset_s=7.0, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(given, source="a", source_offset_s=7.0, **changes)
 
 
 def outcome(verdict: str, score: float, confidence: float, kind: str = "music") -> Outcome:
