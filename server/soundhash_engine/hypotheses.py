@@ -16,6 +16,7 @@ class Hypotheses:
     tempo  float64, seconds of the recording that pass in a second of the clip
     tempos           float64, each tempo once
     lowest, highest  float64, the pitches that go with each of ``tempos``
+    single           bool, whether people make the change by one control: speed, tempo or pitch
     above            int32 (tempos, 65): for each tempo the first hypothesis whose pitch is above
                      −32, −31, … 31 bins, and the end of its hypotheses
     """
@@ -25,6 +26,7 @@ class Hypotheses:
     tempos: NDArray[np.float64]
     lowest: NDArray[np.float64]
     highest: NDArray[np.float64]
+    single: NDArray[np.bool_]
     above: NDArray[np.int32]
 
     def __len__(self) -> int:
@@ -55,6 +57,7 @@ def hypotheses(pairs: Iterable[tuple[float, float]]) -> Hypotheses:
         tempos=tempos,
         lowest=pitch[first],
         highest=pitch[end - 1],
+        single=(tempo == 1.0) | (pitch == 0.0) | (np.abs(pitch - 36.0 * np.log2(tempo)) < 1e-6),
         above=above,
     )
 
@@ -63,24 +66,26 @@ IDENTITY = hypotheses([(0.0, 1.0)])
 
 
 @functools.cache
-def narrow_hypotheses() -> Hypotheses:
-    """The 33 changes within about 11 %: none, speed ±1…6 bins, pitch ±1…6, tempo 1.025^±1…4."""
-    steps = [k for n in range(1, 7) for k in (n, -n)]
-    pairs = [(float(k), 2 ** (k / 36)) for k in steps]
-    pairs += [(float(k), 1.0) for k in steps]
-    pairs += [(0.0, 1.025**k) for n in range(1, 5) for k in (n, -n)]
-    return hypotheses(pairs)
+def single_hypotheses() -> Hypotheses:
+    """The 91 changes that people make by one control.
+
+    Speed 1.0125^k for k = −24 … 25 (0.742 … 1.364), tempo 1.0125^±1…13 (0.851 … 1.175), pitch
+    ±1 … 8 bins.
+    """
+    return hypotheses(_single())
+
+
+def _single() -> list[tuple[float, float]]:
+    pairs = [(36 * np.log2(1.0125) * k, 1.0125**k) for k in range(-24, 26) if k]
+    pairs += [(0.0, 1.0125**k) for k in range(-13, 14) if k]
+    return pairs + [(float(k), 1.0) for k in range(-8, 9) if k]
 
 
 @functools.cache
 def wide_hypotheses() -> Hypotheses:
-    """Everything that people do to clips: 344 changes of speed, tempo, pitch, or two of them.
+    """The 344 changes of one thing or two: the single ones, and tempo with pitch.
 
-    Speed 1.0125^k for k = −24 … 25 (0.742 … 1.364), tempo 1.0125^±1…13 (0.851 … 1.175), pitch
-    ±1 … 8 bins, and tempo 1.0125^±2,4…14 with pitch ±1 … 9.
+    Tempo 1.0125^±2,4…14 with pitch ±1 … 9.
     """
-    pairs = [(36 * np.log2(1.0125) * k, 1.0125**k) for k in range(-24, 26) if k]
-    pairs += [(0.0, 1.0125**k) for k in range(-13, 14) if k]
-    pairs += [(float(k), 1.0) for k in range(-8, 9) if k]
-    pairs += [(float(p), 1.0125 ** (2 * k)) for k in range(-7, 8) if k for p in range(-9, 10) if p]
-    return hypotheses(pairs)
+    both = [(float(p), 1.0125 ** (2 * k)) for k in range(-7, 8) if k for p in range(-9, 10) if p]
+    return hypotheses(_single() + both)

@@ -1,8 +1,8 @@
-"""Retrieval without keys: a clip laid over every place of a small catalogue.
+"""Retrieval without keys: a clip laid over every place of a small catalogue, or of a recording.
 
-The triples of a short clip reach beyond its end, and a hall smears all three landmarks of most of
-them. What coincides of single landmarks still shows the place. It costs about half a millisecond
-an hour of catalogue and needs nothing but the stored landmarks.
+The triples of a very short clip reach beyond its end; what coincides of single landmarks still
+shows the place. It costs about half a millisecond an hour of catalogue and needs nothing but the
+stored landmarks.
 """
 
 import numpy as np
@@ -142,7 +142,7 @@ def scan_volume(
         position=places[best].astype(np.float64),
         pitch=np.full(len(best), pitch),
         tempo=np.full(len(best), tempo),
-        votes=(z[best] * 100).astype(np.int32),
+        votes=z[best],
     )
 
 

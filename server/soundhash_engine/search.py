@@ -25,20 +25,20 @@ stored."""
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Places worth a closer look, most votes first; all arrays have the same length.
+    """Places worth a closer look, the likeliest first; all arrays have the same length.
 
     volume    int32, which of the searched volumes
     position  float64, frame on its time line where the clip's centre lies
     pitch     float64, bins
     tempo     float64
-    votes     int32
+    votes     float64; half a vote less for a change of two things at once, which is rarer
     """
 
     volume: NDArray[np.int32]
     position: NDArray[np.float64]
     pitch: NDArray[np.float64]
     tempo: NDArray[np.float64]
-    votes: NDArray[np.int32]
+    votes: NDArray[np.float64]
 
     def __len__(self) -> int:
         return self.position.size
@@ -112,14 +112,16 @@ def retrieve(
     answer = postings.ask(volumes, question)
     parts: list[Candidates] = []
     for i, found in enumerate(answer.found):
-        best = np.argsort(-found.votes, kind="stable")[:most]
+        half = np.where(changes.single[found.hypothesis], 0.0, 0.5)
+        votes = found.votes.astype(np.float64) - half
+        best = np.argsort(-votes, kind="stable")[:most]
         parts.append(
             Candidates(
                 volume=np.full(len(best), i, np.int32),
                 position=(found.bin[best].astype(np.float64) + 1.0) * VOTE_BIN_FRAMES,
                 pitch=changes.pitch[found.hypothesis[best]],
                 tempo=changes.tempo[found.hypothesis[best]],
-                votes=found.votes[best],
+                votes=votes[best],
             )
         )
     candidates = parts[0] if len(parts) == 1 else join_candidates(parts, most)

@@ -14,6 +14,7 @@ from soundhash_engine.glance import glance, is_unchanged
 from soundhash_engine.hypotheses import (
     IDENTITY,
     Hypotheses,
+    single_hypotheses,
     wide_hypotheses,
 )
 from soundhash_engine.index import Snapshot
@@ -42,16 +43,23 @@ LOOP_GLANCE = 1.5
 """Candidates this near to the best glance are verified too: loops and near copies."""
 MOST_LOOPS = 12
 SCAN_HOURS = 100.0
-"""Up to this size a clip that no triple has found is laid over everything (0.5 ms an hour)."""
+SCAN_S = 2.5
+"""The triples of a clip as short as this reach beyond its end. Up to this size of a catalogue it is
+laid over everything where no triple has found it (half a millisecond an hour)."""
 SCAN_ALIGNED = 400
 SCAN_VERIFIED = 12
+FEW_VOTES_HOURS = 100.0
+"""In a larger catalogue chance gives more places one vote less than in a smaller one can be looked
+at: the deeper rounds need one more."""
 DOUBTFUL_SCORE = 0.0
 CERTAIN_SCORE = 12.0
 """Between these the best answer's other changes and other places are looked for."""
 LOOPS_ALIGNED = 40
 LOOPS_VERIFIED = 4
 SHORT_S = 4.0
-"""A shorter clip is asked for as many triples as one of this length."""
+LONG_S = 6.0
+"""A shorter clip than the one is asked for as many triples as one of that length, a longer one than
+the other likewise: its best triples are enough."""
 LONE_S = 1.5
 LONE_ALIGNED = 1500
 """Unchanged, a shorter clip needs one vote less of a place, and so many places are aligned."""
@@ -80,12 +88,12 @@ class Round:
     verified: int
 
 
-DEEP_ROUND = Round("deep", IDENTITY, 12, 800, 0.15, 3, 200, 8)
+DEEP_ROUND = Round("deep", IDENTITY, 20, 3000, 0.15, 2, 400, 8)
 ROUNDS = (
     Round("identity", IDENTITY, 10, 100, 0.0, 2, 60, 4),
     Round("changed", wide_hypotheses(), 10, 100, 0.0, 3, 150, 8),
     DEEP_ROUND,
-    Round("wide", wide_hypotheses(), 10, 400, 0.0, 3, 400, 12),
+    Round("single", single_hypotheses(), 12, 800, 0.15, 2, 800, 12),
 )
 
 
@@ -210,6 +218,9 @@ class WindowSearch:
         seconds = self._landmarks.n_frames / self._params.frames_per_s
         # A single triple may be all of a very short clip; it costs next to nothing to align.
         lone = seconds < LONE_S and len(step.hypotheses) == 1
+        least_votes = step.least_votes - 1 if lone else step.least_votes
+        if step.margin > 0.0 and self._snapshot.hours > FEW_VOTES_HOURS:
+            least_votes += 1
         candidates, missing = retrieve(
             self._snapshot.postings,
             self._snapshot.volumes,
@@ -217,9 +228,9 @@ class WindowSearch:
             step.hypotheses,
             centre_half_frames=self._centre_half,
             n_targets=step.targets,
-            limit=round(step.triples_per_s * max(seconds, SHORT_S)),
+            limit=round(step.triples_per_s * min(max(seconds, SHORT_S), LONG_S)),
             margin=step.margin,
-            least_votes=step.least_votes - 1 if lone else step.least_votes,
+            least_votes=least_votes,
             most=LONE_ALIGNED if lone else step.aligned,
             params=self._params,
         )
@@ -229,8 +240,9 @@ class WindowSearch:
         self._confirm(candidates.take(here), rows[here], step.verified)
 
     def _scan(self) -> None:
-        """Lay the unchanged clip over every place of a small catalogue."""
-        if self._snapshot.hours > SCAN_HOURS:
+        """Lay a very short clip, unchanged, over every place of a small catalogue."""
+        seconds = self._landmarks.n_frames / self._params.frames_per_s
+        if seconds > SCAN_S or self._snapshot.hours > SCAN_HOURS:
             return
         candidates = scan(
             self._snapshot.volumes, self._landmarks, self._centre_half, most=SCAN_ALIGNED
@@ -438,7 +450,7 @@ class WindowSearch:
             position=np.full(n, best.position + float(volume.base_frame[row])),
             pitch=every.pitch,
             tempo=every.tempo,
-            votes=np.zeros(n, np.int32),
+            votes=np.zeros(n),
         )
         z = self._align(candidates)
         for i in np.argsort(-z, kind="stable")[:4].tolist():

@@ -17,8 +17,9 @@ kept as ``--out``/<hours>, merged as a quiet server merges them, and measured by
 own:
 
 - start: from nothing in memory, and again, to a snapshot that can be asked;
-- clips of the set, one at a time: latency, recall, false answers, postings read a clip. ``plain``
-  clips are clean or re-encoded ones of 10 s;
+- clips of the set, one at a time and all of them twice, the first pass with nothing in memory:
+  latency, recall, false answers, postings read a clip. ``plain`` clips are clean or re-encoded ones
+  of 10 s;
 - memory after all of them: what the process has for itself, and the pages of the volumes that are
   in the system's memory, from none before; ``hot`` is what they are at the most, without the
   descriptors, which are read only where candidates are verified.
@@ -300,6 +301,7 @@ def measure(volumes: Path, folder: Path, limit: int | None) -> dict[str, Any]:
     start_s = time.perf_counter() - begun
     evict(volumes)
     queries = read_queries(folder, limit)
+    first = ask(index, folder, queries)
     asked = ask(index, folder, queries)
     sizes = {
         name: sum(int(getattr(v, name).nbytes) for v in index.volumes())
@@ -330,6 +332,7 @@ def measure(volumes: Path, folder: Path, limit: int | None) -> dict[str, Any]:
             "plain": spread_ms(plain),
             "all": spread_ms(indexed),
             "unindexed": spread_ms(absent),
+            "first pass": spread_ms(first),
         },
         "a_clip": {
             kind: {

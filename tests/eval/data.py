@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -136,13 +135,19 @@ def index_folder(folder: Path, least_s: float = 25.0) -> tuple[Index, dict[int, 
     return index, names
 
 
-def read_twins(pairs: Sequence[str]) -> dict[str, set[str]]:
-    """``A=B`` for recordings that share sound: each name's twins."""
+TWINS = Path(__file__).with_name("twins.txt")
+
+
+def read_twins(folder: Path) -> dict[str, set[str]]:
+    """Each recording's other versions: of the list beside this module, and of a set's own."""
     twins: dict[str, set[str]] = defaultdict(set)
-    for pair in pairs:
-        first, second = pair.split("=")
-        twins[first].add(second)
-        twins[second].add(first)
+    for path in (TWINS, folder / TWINS.name):
+        lines = path.read_text().splitlines() if path.exists() else []
+        for line in lines:
+            if line and not line.startswith("#"):
+                first, second = line.split()
+                twins[first].add(second)
+                twins[second].add(first)
     return twins
 
 
@@ -155,6 +160,7 @@ class Repeats:
     def __init__(self, folder: Path) -> None:
         """``folder``: the indexed recordings; those left out are in ``negatives`` beside it."""
         self._folders = (folder, folder.parent / "negatives")
+        self.twins = read_twins(folder.parent)
         self._levels: dict[str, NDArray[np.float32]] = {}
 
     def _of(self, track: str) -> NDArray[np.float32] | None:

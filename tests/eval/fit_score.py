@@ -1,12 +1,13 @@
 """Fit the score, the glance and the confidence on evaluation sets.
 
-    python -m tests.eval.fit_score --set DIR... [--limit N] [--hidden 2] [--twins A=B ...]
-                                   [--processes 2] [--json]
+    python -m tests.eval.fit_score --set DIR... [--limit N] [--hidden 2] [--processes 2]
+                                   [--json]
 
 Every clip is searched through all rounds: with everything indexed and, every ``--hidden``-th of
 them, with its own recording hidden (leave-one-out: music of the same makers is the null that
 counts). An answer that sounds the same as the clip's own place is no mistake and left out, and so
-are ``--twins``, recordings of the same music that the sound does not tell (other takes or mixes).
+are twins (``twins.txt``): recordings of the same music that the sound does not tell, other takes or
+mixes.
 
 Positives are the right places, negatives the best places of hidden and of unindexed clips. A
 logistic regression gives the start; then the weights climb what is wanted, the recall at the
@@ -318,7 +319,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", type=Path, nargs="+", required=True, dest="folders")
     parser.add_argument("--limit", type=int, help="about this many clips of each set")
     parser.add_argument("--hidden", type=int, default=2)
-    parser.add_argument("--twins", nargs="*", default=[])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
@@ -328,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     searches: list[list[tuple[str, str, tuple[float, ...]]]] = []
     context = multiprocessing.get_context("fork")
     for folder in options.folders:
-        _of_this_set["collector"] = Collector(folder, options.hidden, read_twins(options.twins))
+        _of_this_set["collector"] = Collector(folder, options.hidden, read_twins(folder))
         queries = list(enumerate(read_queries(folder, options.limit)))
         with context.Pool(options.processes) as pool:
             searches += pool.map(_collect, queries, chunksize=8)

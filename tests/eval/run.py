@@ -2,14 +2,15 @@
 
     python -m tests.eval.run --set DIR [--limit N] [--by families|conditions] [--json FILE]
                              [--out answers.csv] [--processes 2] [--history FILE]
-                             [--leave-one-out [--twins A=B ...]]
+                             [--leave-one-out]
 
 DIR is what ``tests.eval.build`` makes: refs/ (indexed), queries/ and queries.csv. A hit is the
 right recording with the offset within 0.5 s, or at a place that sounds the same. Each clip's best
-answer is kept even below the threshold, so that one run shows recall at every false rate.
-``--leave-one-out`` hides each clip's own recording, and its ``--twins``, other versions of it or
-recordings made of the same samples: every answer is then a false one. Latencies of two processes
-at once are not for quoting. ``--history`` appends the key figures to a file, a line a run.
+answer is kept even below the threshold, so that one run shows recall at every false rate. An answer
+with another version of the piece (``twins.txt``) is counted apart from false ones.
+``--leave-one-out`` hides each clip's own recording and its twins: every answer is then a false one.
+Latencies of two processes at once are not for quoting. ``--history`` appends the key figures to a
+file, a line a run.
 """
 
 import argparse
@@ -38,7 +39,6 @@ from tests.eval.data import (
     index_folder,
     read_pcm,
     read_queries,
-    read_twins,
 )
 from tests.eval.figures import Outcome, print_table, summarise
 from tests.eval.history import append
@@ -55,6 +55,8 @@ def judge(query: Query, track: str, offset_s: float, repeats: Repeats) -> str:
         return "silent" if query.kind == "negative" else "missed"
     if track == query.track and abs(offset_s - query.offset_s) <= OFFSET_TOLERANCE_S:
         return "hit"
+    if query.kind == "negative" and track in repeats.twins[query.source]:
+        return "shared"
     least = SHARED_SOUND if query.kind == "negative" else SAME_SOUND
     same = bool(query.source) and repeats.alike(
         query.source, query.source_offset_s, track, offset_s, query.length_s * query.speed, least
@@ -172,7 +174,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--history", type=Path, help="where to append the key figures")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--leave-one-out", action="store_true")
-    parser.add_argument("--twins", nargs="*", default=[])
     options = parser.parse_args(arguments)
     warm()
     queries = read_queries(options.folder, options.limit)
@@ -180,12 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     index, names = index_folder(options.folder / "refs")
     hours = index.status().hours
     print(f"{hours:.2f} h indexed in {time.perf_counter() - begun:.1f} s", file=sys.stderr)
-    twins = read_twins(options.twins)
-    hide = {name: {name} | twins[name] for name in names.values()}
+    repeats = Repeats(options.folder / "refs")
+    hide = {name: {name} | repeats.twins[name] for name in names.values()}
     examiner = Examiner(
         index,
         names,
-        Repeats(options.folder / "refs"),
+        repeats,
         hide if options.leave_one_out else None,
     )
     outcomes = run(examiner, queries, options.processes)
