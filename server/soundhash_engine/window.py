@@ -93,7 +93,7 @@ ROUNDS = (
     Round("identity", IDENTITY, 10, 100, 0.0, 2, 60, 4),
     Round("changed", wide_hypotheses(), 10, 100, 0.0, 3, 150, 8),
     DEEP_ROUND,
-    Round("single", single_hypotheses(), 12, 800, 0.15, 2, 800, 12),
+    Round("single", single_hypotheses(), 12, 600, 0.15, 2, 600, 12),
 )
 
 
