@@ -44,6 +44,11 @@ class Video:
     """The catalogue's revision at which its fingerprints last changed."""
     create_time: datetime
     update_time: datetime
+    service: str = ""
+    media_id: str = ""
+    description: str = ""
+    publish_time: datetime | None = None
+    thumbnail_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +63,26 @@ class NewVideo:
     """Identity of the source (``url:...``); empty for bytes that were uploaded."""
     content_sha256: str
     duration_s: float
+    service: str = ""
+    """Where it comes from (yt-dlp's name, lower case); with ``media_id`` an identity."""
+    media_id: str = ""
+    description: str = ""
+    publish_time: datetime | None = None
+    thumbnail_url: str = ""
 
 
 class JobKind(enum.Enum):
     INGEST = "INGEST"
+    CHANNEL = "CHANNEL"
+    FOLDER = "FOLDER"
 
 
 class JobState(enum.Enum):
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     RETRYING = "RETRYING"
+    WAITING = "WAITING"
+    """Its own work is done; jobs that it has started are not."""
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
@@ -82,6 +97,46 @@ class JobStep(enum.Enum):
     FINGERPRINT = "FINGERPRINT"
     STORE = "STORE"
     DONE = "DONE"
+    LIST = "LIST"
+    KEEP = "KEEP"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchItem:
+    """A video of a batch that a worker has; see soundhash.v1.BatchItem."""
+
+    job_id: UUID
+    title: str
+    step: JobStep | None
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How a CHANNEL or FOLDER job stands; see soundhash.v1.BatchProgress.
+
+    What the job counts itself (listed, known, skipped, updated, deleted, duplicates, unreadable,
+    quota_units, listing_done) is stored with it; the rest is counted from the jobs that it has
+    started whenever it is read.
+    """
+
+    listed: int = 0
+    known: int = 0
+    skipped: int = 0
+    updated: int = 0
+    deleted: int = 0
+    duplicates: int = 0
+    unreadable: int = 0
+    quota_units: int = 0
+    listing_done: bool = False
+    queued: int = 0
+    running: int = 0
+    retrying: int = 0
+    indexed: int = 0
+    failed: int = 0
+    videos_per_minute: float = 0.0
+    eta_s: float | None = None
+    running_items: tuple[BatchItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +149,7 @@ class JobProgress:
     audio_total_s: float | None = None
     bytes_done: int = 0
     bytes_total: int = 0
+    batch: BatchProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +163,30 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """How to fetch; what is empty or 0 comes from the settings. See soundhash.v1.FetchOptions."""
+
+    cookies: str = ""
+    cookies_from_browser: str = ""
+    proxy: str = ""
+    player_client: str = ""
+    user_agent: str = ""
+    max_bytes: int = 0
+    max_duration_s: float = 0.0
+    max_bytes_per_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class IngestParameters:
-    """What an INGEST job was asked to do; exactly one of url and content_sha256 is set."""
+    """What an INGEST job was asked to do.
+
+    Exactly one of url, search, path (of a scanned folder's file, with its content_sha256) and
+    content_sha256 alone (an upload) says what.
+    """
 
     url: str = ""
+    search: str = ""
+    path: str = ""
     file_name: str = ""
     title: str = ""
     external_id: str = ""
@@ -118,6 +194,32 @@ class IngestParameters:
     source_url: str = ""
     content_sha256: str = ""
     size_bytes: int = 0
+    options: FetchOptions = FetchOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelParameters:
+    """What a CHANNEL job was asked to do; see soundhash.v1.ChannelParameters."""
+
+    channel_id: UUID
+    channel: str
+    max_videos: int = 0
+    since: datetime | None = None
+    dry_run: bool = False
+    only_process: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FolderParameters:
+    """What a FOLDER job was asked to do; see soundhash.v1.FolderParameters."""
+
+    path: str
+    channel: str = ""
+    dry_run: bool = False
+    watch: bool = False
+
+
+JobParameters = IngestParameters | ChannelParameters | FolderParameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +229,29 @@ class IngestResult:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What a CHANNEL or FOLDER job came to; see soundhash.v1.BatchResult."""
+
+    counts: BatchProgress
+    quota_units: int = 0
+    new_items: tuple[str, ...] = ()
+    unreadable_items: tuple[str, ...] = ()
+
+
+JobResult = IngestResult | BatchResult
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A row of processing_jobs: the truth about a piece of work."""
 
     id: UUID
     kind: JobKind
     state: JobState
-    parameters: IngestParameters
+    parameters: JobParameters
     progress: JobProgress
     failure: Failure | None
-    result: IngestResult | None
+    result: JobResult | None
     attempt: int
     max_attempts: int
     next_attempt_time: datetime | None
@@ -144,6 +259,9 @@ class Job:
     update_time: datetime
     start_time: datetime | None
     finish_time: datetime | None
+    parent_id: UUID | None = None
+    channel_id: UUID | None = None
+    source_host: str = ""
 
 
 @dataclass(frozen=True, slots=True)

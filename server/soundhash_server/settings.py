@@ -96,6 +96,65 @@ class Settings:
     retry_base_s: float = setting(2.0, "First retry delay; doubles each time.", minimum=0.01)
     retry_cap_s: float = setting(600.0, "Longest retry delay.", minimum=0.01)
     sweep_s: float = setting(2.0, "How often overdue jobs are woken again.", minimum=0.05)
+    cookies_dir: str = setting(
+        "", "Folder of cookies files (Netscape format) that jobs may name. Empty: data_dir/cookies."
+    )
+    cookies: str = setting("", "Name of the cookies file that downloads use. Empty: none.")
+    cookies_from_browser: str = setting(
+        "", "Browser of the worker's machine to take cookies from: name or name:profile."
+    )
+    proxies: str = setting(
+        "",
+        "Proxies of downloads (http, https or socks5 URLs, separated by spaces); they take turns, "
+        "and one that fails is left out for a while. Empty: none.",
+    )
+    proxy_bench_s: float = setting(300.0, "How long a failed proxy is left out.", minimum=1)
+    player_client: str = setting("", "YouTube player client of yt-dlp. Empty: its own choice.")
+    user_agent: str = setting("", "User agent of downloads. Empty: the library's own.")
+    ytdlp_cache_dir: str = setting("", "Folder for yt-dlp's cache. Empty: it keeps none.")
+    download_bytes_per_s: int = setting(
+        0, "Most bytes a second of one download. 0: no bound.", minimum=0
+    )
+    max_downloads: int = setting(4, "Downloads at once of a worker.", minimum=1)
+    max_host_jobs: int = setting(2, "Jobs at once that fetch from one host.", minimum=1)
+    max_channel_jobs: int = setting(4, "Jobs at once of one channel.", minimum=1)
+    max_channels: int = setting(2, "Channels and folders listed at once by a worker.", minimum=1)
+    host_refusals: int = setting(
+        5, "Refusals in a row after which a host is paused as a whole.", minimum=1
+    )
+    host_pause_s: float = setting(
+        300.0, "How long at first; doubles with every further refusal.", minimum=0.1
+    )
+    host_pause_cap_s: float = setting(6 * 3600.0, "How long at most.", minimum=0.1)
+    youtube_api_key: str = setting("", "Key of the YouTube Data API v3. Empty: OAuth, or yt-dlp.")
+    youtube_token: str = setting(
+        "", "File of the OAuth token that `soundhash auth youtube` writes. Empty: in data_dir."
+    )
+    youtube_api_url: str = setting("", "Another address of the YouTube Data API, for tests.")
+    youtube_daily_units: int = setting(
+        10_000, "Quota of the YouTube Data API a day, units.", minimum=0
+    )
+    folders: str = setting(
+        "", "Folders of the worker's machine that may be scanned, separated by colons. Empty: none."
+    )
+    partial_upload_s: float = setting(
+        24 * 3600.0, "How long the bytes of a cut upload are kept.", minimum=1
+    )
+    storage_url: str = setting(
+        "",
+        "Where audio is kept: s3://bucket/prefix, gs://, az://, file:///folder. Empty: nowhere. "
+        "Credentials and endpoints come from the usual variables of each service (AWS_*, ...).",
+    )
+    keep: str = setting(
+        "audio", "What is kept, of: media (as fetched), audio (16 kHz mono WAV), thumbnail."
+    )
+    keep_days: float = setting(0.0, "Days until what is kept is deleted. 0: never.", minimum=0)
+    keep_chunk_s: float = setting(
+        600.0, "Longer kept audio is stored in chunks of this length, too.", minimum=10
+    )
+    keep_loudness: bool = setting(
+        False, "Normalise kept audio to -23 LUFS, -2 dBTP, LRA 7 (EBU R128, two passes)."
+    )
     allow_private_urls: bool = setting(
         False, "Allow fetching from loopback, private and link-local addresses."
     )
@@ -152,6 +211,24 @@ class Settings:
     def index_dir(self) -> Path:
         """Volumes of the match index; may be deleted while no server runs."""
         return self.data_dir / "index"
+
+    @property
+    def partial_uploads_dir(self) -> Path:
+        """The beginnings of uploads that were cut."""
+        return self.uploads_dir / "partial"
+
+    @property
+    def effective_cookies_dir(self) -> Path:
+        return Path(self.cookies_dir) if self.cookies_dir else self.data_dir / "cookies"
+
+    @property
+    def youtube_token_path(self) -> Path:
+        return Path(self.youtube_token) if self.youtube_token else self.data_dir / "youtube.json"
+
+    @property
+    def folder_roots(self) -> tuple[Path, ...]:
+        """Folders that may be scanned."""
+        return tuple(Path(part) for part in self.folders.split(":") if part)
 
     @property
     def scratch_dir(self) -> Path:

@@ -21,8 +21,8 @@ from tests.sounds import tune
 
 from soundhash_engine import DecodeError, decode_bytes
 from soundhash_engine import extract as extract_pcm
+from soundhash_server.fetching.failures import JobError
 from soundhash_workers.extract import Extracted, ExtractionCancelled, extract
-from soundhash_workers.failures import JobError
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from tests.loopback import Loopback, serving
 from tests.media import encode
 from tests.sounds import tune
 
-from soundhash_workers import download as download_module
-from soundhash_workers.download import Limits, NotAFileError, download
-from soundhash_workers.failures import JobError
-from soundhash_workers.fetch import Fetched, fetch
-from soundhash_workers.http import open_session
+from soundhash_server.fetching import download as download_module
+from soundhash_server.fetching.download import Limits, NotAFileError, download
+from soundhash_server.fetching.failures import JobError
+from soundhash_server.fetching.fetch import Fetched, fetch
+from soundhash_server.fetching.http import open_session
 
 MEDIA = encode(tune(40.0, seed=5), "wav")
 SHA256 = hashlib.sha256(MEDIA).hexdigest()
@@ -223,5 +223,5 @@ def _yt_dlp_children() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children(recursive=True)
-        if "soundhash_workers.ytdlp_child" in child.cmdline()
+        if "soundhash_server.fetching.ytdlp_child" in child.cmdline()
     ]

@@ -17,9 +17,9 @@ from tests.loopback import Loopback, serving
 
 from soundhash_server import url_guard
 from soundhash_server.errors import PlatformError
-from soundhash_workers import http
-from soundhash_workers.download import Limits, download
-from soundhash_workers.ytdlp import fetch_page
+from soundhash_server.fetching import http
+from soundhash_server.fetching.download import Limits, download
+from soundhash_server.fetching.ytdlp import fetch_page
 
 LIMITS = Limits(max_bytes=1 << 20, min_free_disk_bytes=0)
 
@@ -109,7 +109,7 @@ async def test_pages_are_not_fetched_from_loopback_either(web: Loopback, tmp_pat
 
 GUARDED = """
 import os, socket, subprocess, sys
-from soundhash_workers.ytdlp_child import guard
+from soundhash_server.fetching.ytdlp_child import guard
 
 guard(allow_private=False)
 port = int(sys.argv[1])

@@ -22,12 +22,12 @@ from tests.platforms import environment
 from tests.sounds import tune
 
 from soundhash_server.embedded_valkey import Valkey
+from soundhash_server.fetching.scratch import Scratch
 from soundhash_server.model import IngestParameters, JobState
 from soundhash_server.queue import QUEUE_NAME
 from soundhash_server.settings import Settings
 from soundhash_server.sources import sha256_key
 from soundhash_server.store import jobs as jobs_module
-from soundhash_workers.scratch import Scratch
 from soundhash_workers.uploads import KEEP_S
 
 SONG = encode(tune(6.0, seed=31), "wav")
@@ -231,7 +231,8 @@ async def test_files_that_nobody_needs_are_swept(bench: Bench) -> None:
 
 def test_scratch_of_the_living_is_left_alone(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from soundhash_workers.scratch import Scratch;"
+        "import sys, time; from pathlib import Path;"
+        "from soundhash_server.fetching.scratch import Scratch;"
         "s = Scratch(Path(sys.argv[1])); (s._own / 'part').write_text('x');"
         "print('there', flush=True); time.sleep(60)"
     )

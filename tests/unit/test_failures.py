@@ -11,15 +11,15 @@ import pytest
 
 from soundhash_engine.errors import DecodeError
 from soundhash_server.errors import ErrorKind, PlatformError
-from soundhash_workers.failures import (
+from soundhash_server.fetching.failures import (
     REASONS,
     JobError,
     failure_of,
     from_network,
     from_status,
 )
+from soundhash_server.fetching.ytdlp_child import _MESSAGES, reason_of
 from soundhash_workers.retry import RETRY_AFTER_CAP_S, retry_delay_s
-from soundhash_workers.ytdlp_child import _MESSAGES, reason_of
 
 
 def test_every_reason_says_what_to_do() -> None:

@@ -17,7 +17,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from soundhash_engine import PARAMS, Segment
-from soundhash_workers.failures import JobError
+from soundhash_server.fetching.failures import JobError
 from soundhash_workers.forks import CONTEXT
 
 _STALL_S = 120.0

@@ -20,7 +20,7 @@ import soundhash_workers.extract  # noqa: F401 - children start in it
 from soundhash_engine import SAMPLE_RATE_HZ, EngineError, Extractor
 from soundhash_engine.decode import decode_file, probe
 from soundhash_engine.warm import warm
-from soundhash_workers.process import die_with_parent
+from soundhash_server.fetching.process import die_with_parent
 
 PROGRESS_S = 0.2
 _MEMORY_BYTES = 3 << 29

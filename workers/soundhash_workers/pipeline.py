@@ -16,6 +16,10 @@ from uuid import UUID
 import aiohttp
 
 from soundhash_engine import PARAMS, Segment
+from soundhash_server.fetching.download import Limits
+from soundhash_server.fetching.failures import JobError
+from soundhash_server.fetching.fetch import Fetched, fetch
+from soundhash_server.fetching.scratch import Scratch
 from soundhash_server.model import (
     IngestParameters,
     JobProgress,
@@ -27,11 +31,7 @@ from soundhash_server.settings import Settings
 from soundhash_server.sources import clean_text, title_from_name, url_key
 from soundhash_server.store.videos import Videos, external_id_taken
 from soundhash_server.url_guard import check_url
-from soundhash_workers.download import Limits
 from soundhash_workers.extract import Extracted, extract
-from soundhash_workers.failures import JobError
-from soundhash_workers.fetch import Fetched, fetch
-from soundhash_workers.scratch import Scratch
 from soundhash_workers.uploads import Upload
 
 

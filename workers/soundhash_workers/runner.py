@@ -17,11 +17,11 @@ from uuid import UUID
 import structlog
 
 from soundhash_server.errors import ErrorKind, PlatformError
+from soundhash_server.fetching.failures import failure_of
 from soundhash_server.model import IngestResult, Lease
 from soundhash_server.settings import Settings
 from soundhash_server.store.jobs import Jobs, LeaseLost
 from soundhash_server.tasks import end
-from soundhash_workers.failures import failure_of
 from soundhash_workers.pipeline import Known, Pipeline, Prepared, Report
 from soundhash_workers.retry import retry_delay_s
 from soundhash_workers.uploads import Upload

@@ -13,9 +13,9 @@ import time
 import structlog
 
 from soundhash_server.errors import PlatformError
+from soundhash_server.fetching.scratch import Scratch
 from soundhash_server.queue import JobQueue
 from soundhash_server.store.jobs import Jobs
-from soundhash_workers.scratch import Scratch
 from soundhash_workers.uploads import UploadSweeper
 
 _MAX_WAKES = 500

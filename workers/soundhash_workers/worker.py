@@ -11,6 +11,8 @@ import structlog
 
 from soundhash_engine import PARAMS
 from soundhash_server.errors import ErrorKind, PlatformError
+from soundhash_server.fetching.http import open_session
+from soundhash_server.fetching.scratch import Scratch
 from soundhash_server.queue import JobQueue, open_redis
 from soundhash_server.settings import Settings
 from soundhash_server.store.jobs import Jobs
@@ -19,10 +21,8 @@ from soundhash_server.store.pool import create_pool
 from soundhash_server.store.videos import Videos
 from soundhash_server.tasks import end
 from soundhash_workers import forks
-from soundhash_workers.http import open_session
 from soundhash_workers.pipeline import Pipeline
 from soundhash_workers.runner import JobRunner
-from soundhash_workers.scratch import Scratch
 from soundhash_workers.sweeper import Sweeper
 from soundhash_workers.uploads import UploadSweeper
 from soundhash_workers.wakeups import WakeUps

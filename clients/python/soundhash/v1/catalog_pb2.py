@@ -29,7 +29,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asoundhash/v1/catalog.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x02\n\x05Video\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x12\n\nsource_url\x18\x03 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x05 \x01(\t\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63ontent_sha256\x18\x07 \x01(\t\x12\x15\n\rsegment_count\x18\x08 \x01(\x05\x12\x16\n\x0elandmark_count\x18\t \x01(\x03\x12\x15\n\rparams_digest\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x0fGetVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x8a\x01\n\x11ListVideosRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x19\n\x07\x63hannel\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1d\n\x0b\x65xternal_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"R\n\x12ListVideosResponse\x12#\n\x06videos\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Video\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x13SearchVideosRequest\x12\x19\n\x05query\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"T\n\x14SearchVideosResponse\x12#\n\x06videos\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Video\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb7\x04\n\x12UpdateVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x17\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\xbd\x01\n\nsource_url\x18\x03 \x01(\tB\xa8\x01\xbaH\xa4\x01r\x03\x18\x80\x10\xba\x01\x9b\x01\n\x0fsource_url.http\x12+must be empty or an http:// or https:// URL\x1a[this == \'\' || (this.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\')))\x12\x1d\n\x0b\x65xternal_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x07\x63hannel\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\xf7\x01\n\x0bupdate_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\xc5\x01\xbaH\xc1\x01\xba\x01\xba\x01\n\x11update_mask.known\x12\x41must name at least one of title, source_url, external_id, channel\x1a\x62this.paths.size() > 0 && this.paths.all(p, p in [\'title\', \'source_url\', \'external_id\', \'channel\'])\xc8\x01\x01\"*\n\x12\x44\x65leteVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x32\x87\x03\n\x0e\x43\x61talogService\x12>\n\x08GetVideo\x12\x1d.soundhash.v1.GetVideoRequest\x1a\x13.soundhash.v1.Video\x12O\n\nListVideos\x12\x1f.soundhash.v1.ListVideosRequest\x1a .soundhash.v1.ListVideosResponse\x12U\n\x0cSearchVideos\x12!.soundhash.v1.SearchVideosRequest\x1a\".soundhash.v1.SearchVideosResponse\x12\x44\n\x0bUpdateVideo\x12 .soundhash.v1.UpdateVideoRequest\x1a\x13.soundhash.v1.Video\x12G\n\x0b\x44\x65leteVideo\x12 .soundhash.v1.DeleteVideoRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asoundhash/v1/catalog.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x03\n\x05Video\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x12\n\nsource_url\x18\x03 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x05 \x01(\t\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63ontent_sha256\x18\x07 \x01(\t\x12\x15\n\rsegment_count\x18\x08 \x01(\x05\x12\x16\n\x0elandmark_count\x18\t \x01(\x03\x12\x15\n\rparams_digest\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07service\x18\r \x01(\t\x12\x10\n\x08media_id\x18\x0e \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x0f \x01(\t\x12\x30\n\x0cpublish_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rthumbnail_url\x18\x11 \x01(\t\"\'\n\x0fGetVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x8a\x01\n\x11ListVideosRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x19\n\x07\x63hannel\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1d\n\x0b\x65xternal_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"R\n\x12ListVideosResponse\x12#\n\x06videos\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Video\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x13SearchVideosRequest\x12\x19\n\x05query\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"T\n\x14SearchVideosResponse\x12#\n\x06videos\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Video\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb7\x04\n\x12UpdateVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x17\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\xbd\x01\n\nsource_url\x18\x03 \x01(\tB\xa8\x01\xbaH\xa4\x01r\x03\x18\x80\x10\xba\x01\x9b\x01\n\x0fsource_url.http\x12+must be empty or an http:// or https:// URL\x1a[this == \'\' || (this.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\')))\x12\x1d\n\x0b\x65xternal_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x07\x63hannel\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\xf7\x01\n\x0bupdate_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\xc5\x01\xbaH\xc1\x01\xba\x01\xba\x01\n\x11update_mask.known\x12\x41must name at least one of title, source_url, external_id, channel\x1a\x62this.paths.size() > 0 && this.paths.all(p, p in [\'title\', \'source_url\', \'external_id\', \'channel\'])\xc8\x01\x01\"*\n\x12\x44\x65leteVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x32\x87\x03\n\x0e\x43\x61talogService\x12>\n\x08GetVideo\x12\x1d.soundhash.v1.GetVideoRequest\x1a\x13.soundhash.v1.Video\x12O\n\nListVideos\x12\x1f.soundhash.v1.ListVideosRequest\x1a .soundhash.v1.ListVideosResponse\x12U\n\x0cSearchVideos\x12!.soundhash.v1.SearchVideosRequest\x1a\".soundhash.v1.SearchVideosResponse\x12\x44\n\x0bUpdateVideo\x12 .soundhash.v1.UpdateVideoRequest\x1a\x13.soundhash.v1.Video\x12G\n\x0b\x44\x65leteVideo\x12 .soundhash.v1.DeleteVideoRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,21 +67,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEVIDEOREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_DELETEVIDEOREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_VIDEO']._serialized_start=202
-  _globals['_VIDEO']._serialized_end=531
-  _globals['_GETVIDEOREQUEST']._serialized_start=533
-  _globals['_GETVIDEOREQUEST']._serialized_end=572
-  _globals['_LISTVIDEOSREQUEST']._serialized_start=575
-  _globals['_LISTVIDEOSREQUEST']._serialized_end=713
-  _globals['_LISTVIDEOSRESPONSE']._serialized_start=715
-  _globals['_LISTVIDEOSRESPONSE']._serialized_end=797
-  _globals['_SEARCHVIDEOSREQUEST']._serialized_start=799
-  _globals['_SEARCHVIDEOSREQUEST']._serialized_end=908
-  _globals['_SEARCHVIDEOSRESPONSE']._serialized_start=910
-  _globals['_SEARCHVIDEOSRESPONSE']._serialized_end=994
-  _globals['_UPDATEVIDEOREQUEST']._serialized_start=997
-  _globals['_UPDATEVIDEOREQUEST']._serialized_end=1564
-  _globals['_DELETEVIDEOREQUEST']._serialized_start=1566
-  _globals['_DELETEVIDEOREQUEST']._serialized_end=1608
-  _globals['_CATALOGSERVICE']._serialized_start=1611
-  _globals['_CATALOGSERVICE']._serialized_end=2002
+  _globals['_VIDEO']._serialized_end=660
+  _globals['_GETVIDEOREQUEST']._serialized_start=662
+  _globals['_GETVIDEOREQUEST']._serialized_end=701
+  _globals['_LISTVIDEOSREQUEST']._serialized_start=704
+  _globals['_LISTVIDEOSREQUEST']._serialized_end=842
+  _globals['_LISTVIDEOSRESPONSE']._serialized_start=844
+  _globals['_LISTVIDEOSRESPONSE']._serialized_end=926
+  _globals['_SEARCHVIDEOSREQUEST']._serialized_start=928
+  _globals['_SEARCHVIDEOSREQUEST']._serialized_end=1037
+  _globals['_SEARCHVIDEOSRESPONSE']._serialized_start=1039
+  _globals['_SEARCHVIDEOSRESPONSE']._serialized_end=1123
+  _globals['_UPDATEVIDEOREQUEST']._serialized_start=1126
+  _globals['_UPDATEVIDEOREQUEST']._serialized_end=1693
+  _globals['_DELETEVIDEOREQUEST']._serialized_start=1695
+  _globals['_DELETEVIDEOREQUEST']._serialized_end=1737
+  _globals['_CATALOGSERVICE']._serialized_start=1740
+  _globals['_CATALOGSERVICE']._serialized_end=2131
 # @@protoc_insertion_point(module_scope)

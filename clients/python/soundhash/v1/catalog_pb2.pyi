@@ -39,6 +39,11 @@ class Video(_message.Message):
     PARAMS_DIGEST_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    MEDIA_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PUBLISH_TIME_FIELD_NUMBER: _builtins.int
+    THUMBNAIL_URL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Server-assigned UUID."""
     title: _builtins.str
@@ -57,6 +62,17 @@ class Video(_message.Message):
     """Number of stored landmarks over all segments."""
     params_digest: _builtins.str
     """Digest of the fingerprint parameters that its segments were made with."""
+    service: _builtins.str
+    """Where it comes from, for example `youtube` or `twitch:clips`. Empty when
+    unknown. With `media_id` it is the identity of the source: the same media
+    under another URL is the same video.
+    """
+    media_id: _builtins.str
+    """The service's own id of the recording."""
+    description: _builtins.str
+    """Description that the source gives, at most 5,000 characters."""
+    thumbnail_url: _builtins.str
+    """Address of the source's preview picture."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Length of the decoded audio."""
@@ -68,6 +84,10 @@ class Video(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed (metadata or fingerprints)."""
+
+    @_builtins.property
+    def publish_time(self) -> _timestamp_pb2.Timestamp:
+        """When the source published it. Unset when unknown."""
 
     def __init__(
         self,
@@ -84,10 +104,15 @@ class Video(_message.Message):
         params_digest: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        service: _builtins.str = ...,
+        media_id: _builtins.str = ...,
+        description: _builtins.str = ...,
+        publish_time: _timestamp_pb2.Timestamp | None = ...,
+        thumbnail_url: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "duration", b"duration", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "duration", b"duration", "publish_time", b"publish_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "content_sha256", b"content_sha256", "create_time", b"create_time", "duration", b"duration", "external_id", b"external_id", "id", b"id", "landmark_count", b"landmark_count", "params_digest", b"params_digest", "segment_count", b"segment_count", "source_url", b"source_url", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "content_sha256", b"content_sha256", "create_time", b"create_time", "description", b"description", "duration", b"duration", "external_id", b"external_id", "id", b"id", "landmark_count", b"landmark_count", "media_id", b"media_id", "params_digest", b"params_digest", "publish_time", b"publish_time", "segment_count", b"segment_count", "service", b"service", "source_url", b"source_url", "thumbnail_url", b"thumbnail_url", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,13 +27,27 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19soundhash/v1/ingest.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x01\n\x0bJobProgress\x12#\n\x04step\x18\x01 \x01(\x0e\x32\x15.soundhash.v1.JobStep\x12\x10\n\x08\x66raction\x18\x02 \x01(\x02\x12-\n\naudio_done\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x61udio_total\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbytes_done\x18\x05 \x01(\x03\x12\x13\n\x0b\x62ytes_total\x18\x06 \x01(\x03\"P\n\nJobFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\x12\x11\n\ttransient\x18\x04 \x01(\x08\"\xa7\x01\n\x10IngestParameters\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x05 \x01(\t\x12\x12\n\nsource_url\x18\x06 \x01(\t\x12\x16\n\x0e\x63ontent_sha256\x18\x07 \x01(\t\x12\x12\n\nsize_bytes\x18\x08 \x01(\x03\"9\n\x0cIngestResult\x12\x10\n\x08video_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61lready_indexed\x18\x02 \x01(\x08\"\xd5\x04\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.soundhash.v1.JobKind\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.soundhash.v1.JobState\x12+\n\x08progress\x18\x04 \x01(\x0b\x32\x19.soundhash.v1.JobProgress\x12)\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x18.soundhash.v1.JobFailure\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x07 \x01(\x05\x12\x35\n\x11next_attempt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06ingest\x18\r \x01(\x0b\x32\x1e.soundhash.v1.IngestParametersH\x00\x12\x33\n\ringest_result\x18\x0e \x01(\x0b\x32\x1a.soundhash.v1.IngestResultH\x01\x42\x0c\n\nparametersB\x08\n\x06result\"k\n\rUploadRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1a.soundhash.v1.UploadConfigH\x00\x12\x1a\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@H\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\xab\x03\n\x0cUploadConfig\x12\x1b\n\tfile_name\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x17\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x1d\n\x0b\x65xternal_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x07\x63hannel\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\xbd\x01\n\nsource_url\x18\x05 \x01(\tB\xa8\x01\xbaH\xa4\x01r\x03\x18\x80\x10\xba\x01\x9b\x01\n\x0fsource_url.http\x12+must be empty or an http:// or https:// URL\x1a[this == \'\' || (this.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\')))\x12\x30\n\x0e\x63ontent_sha256\x18\x06 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^([0-9a-f]{64})?$\x12\x1b\n\nsize_bytes\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\nrequest_id\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"\x9d\x02\n\x10SubmitUrlRequest\x12\x97\x01\n\x03url\x18\x01 \x01(\tB\x89\x01\xbaH\x85\x01r\x05\x10\x01\x18\x80\x10\xba\x01{\n\x08url.http\x12\"must be an http:// or https:// URL\x1aKthis.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\'))\x12\x17\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x1d\n\x0b\x65xternal_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x07\x63hannel\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1c\n\nrequest_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"%\n\rGetJobRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xaa\x01\n\x0fListJobsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x39\n\x06states\x18\x03 \x03(\x0e\x32\x16.soundhash.v1.JobStateB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\x0e\x66\x61ilure_reason\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.soundhash.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x0fWatchJobRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"(\n\x10\x43\x61ncelJobRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\'\n\x0fRetryJobRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01*8\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fJOB_KIND_INGEST\x10\x01*\xb2\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x16\n\x12JOB_STATE_RETRYING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06*x\n\x07JobStep\x12\x18\n\x14JOB_STEP_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_STEP_FETCH\x10\x01\x12\x18\n\x14JOB_STEP_FINGERPRINT\x10\x02\x12\x12\n\x0eJOB_STEP_STORE\x10\x03\x12\x11\n\rJOB_STEP_DONE\x10\x04\x32\xce\x03\n\rIngestService\x12:\n\x06Upload\x12\x1b.soundhash.v1.UploadRequest\x1a\x11.soundhash.v1.Job(\x01\x12>\n\tSubmitUrl\x12\x1e.soundhash.v1.SubmitUrlRequest\x1a\x11.soundhash.v1.Job\x12\x38\n\x06GetJob\x12\x1b.soundhash.v1.GetJobRequest\x1a\x11.soundhash.v1.Job\x12I\n\x08ListJobs\x12\x1d.soundhash.v1.ListJobsRequest\x1a\x1e.soundhash.v1.ListJobsResponse\x12>\n\x08WatchJob\x12\x1d.soundhash.v1.WatchJobRequest\x1a\x11.soundhash.v1.Job0\x01\x12>\n\tCancelJob\x12\x1e.soundhash.v1.CancelJobRequest\x1a\x11.soundhash.v1.Job\x12<\n\x08RetryJob\x12\x1d.soundhash.v1.RetryJobRequest\x1a\x11.soundhash.v1.Jobb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19soundhash/v1/ingest.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\x01\n\x0bJobProgress\x12#\n\x04step\x18\x01 \x01(\x0e\x32\x15.soundhash.v1.JobStep\x12\x10\n\x08\x66raction\x18\x02 \x01(\x02\x12-\n\naudio_done\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x61udio_total\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nbytes_done\x18\x05 \x01(\x03\x12\x13\n\x0b\x62ytes_total\x18\x06 \x01(\x03\x12*\n\x05\x62\x61tch\x18\x07 \x01(\x0b\x32\x1b.soundhash.v1.BatchProgress\"\xfb\x02\n\rBatchProgress\x12\x0e\n\x06listed\x18\x01 \x01(\x05\x12\r\n\x05known\x18\x02 \x01(\x05\x12\x0f\n\x07skipped\x18\x03 \x01(\x05\x12\x0e\n\x06queued\x18\x04 \x01(\x05\x12\x0f\n\x07running\x18\x05 \x01(\x05\x12\x10\n\x08retrying\x18\x06 \x01(\x05\x12\x0f\n\x07indexed\x18\x07 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x08 \x01(\x05\x12\x19\n\x11videos_per_minute\x18\t \x01(\x01\x12&\n\x03\x65ta\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\rrunning_items\x18\x0b \x03(\x0b\x32\x17.soundhash.v1.BatchItem\x12\x13\n\x0bquota_units\x18\x0c \x01(\x05\x12\x14\n\x0clisting_done\x18\r \x01(\x08\x12\x0f\n\x07updated\x18\x0e \x01(\x05\x12\x0f\n\x07\x64\x65leted\x18\x0f \x01(\x05\x12\x12\n\nduplicates\x18\x10 \x01(\x05\x12\x12\n\nunreadable\x18\x11 \x01(\x05\"a\n\tBatchItem\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12#\n\x04step\x18\x03 \x01(\x0e\x32\x15.soundhash.v1.JobStep\x12\x10\n\x08\x66raction\x18\x04 \x01(\x02\"P\n\nJobFailure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06remedy\x18\x03 \x01(\t\x12\x11\n\ttransient\x18\x04 \x01(\x08\"\xc5\x01\n\x10IngestParameters\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x05 \x01(\t\x12\x12\n\nsource_url\x18\x06 \x01(\t\x12\x16\n\x0e\x63ontent_sha256\x18\x07 \x01(\t\x12\x12\n\nsize_bytes\x18\x08 \x01(\x03\x12\x0e\n\x06search\x18\t \x01(\t\x12\x0c\n\x04path\x18\n \x01(\t\"\xc2\x02\n\x0c\x46\x65tchOptions\x12/\n\x07\x63ookies\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._-]{0,100}$\x12&\n\x14\x63ookies_from_browser\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x17\n\x05proxy\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12.\n\rplayer_client\x18\x04 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^[a-z_,]{0,100}$\x12\x1c\n\nuser_agent\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x1a\n\tmax_bytes\x18\x06 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12/\n\x0cmax_duration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x14max_bytes_per_second\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"\x9e\x01\n\x11\x43hannelParameters\x12\x12\n\nchannel_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x12\n\nmax_videos\x18\x03 \x01(\x05\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\x14\n\x0conly_process\x18\x06 \x01(\x08\"Q\n\x10\x46olderParameters\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\r\n\x05watch\x18\x04 \x01(\x08\"|\n\x0b\x42\x61tchResult\x12+\n\x06\x63ounts\x18\x01 \x01(\x0b\x32\x1b.soundhash.v1.BatchProgress\x12\x13\n\x0bquota_units\x18\x02 \x01(\x05\x12\x11\n\tnew_items\x18\x03 \x03(\t\x12\x18\n\x10unreadable_items\x18\x04 \x03(\t\"9\n\x0cIngestResult\x12\x10\n\x08video_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61lready_indexed\x18\x02 \x01(\x08\"\x96\x06\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.soundhash.v1.JobKind\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.soundhash.v1.JobState\x12+\n\x08progress\x18\x04 \x01(\x0b\x32\x19.soundhash.v1.JobProgress\x12)\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x18.soundhash.v1.JobFailure\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\x05\x12\x14\n\x0cmax_attempts\x18\x07 \x01(\x05\x12\x35\n\x11next_attempt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x06ingest\x18\r \x01(\x0b\x32\x1e.soundhash.v1.IngestParametersH\x00\x12\x32\n\x07\x63hannel\x18\x0f \x01(\x0b\x32\x1f.soundhash.v1.ChannelParametersH\x00\x12\x30\n\x06\x66older\x18\x10 \x01(\x0b\x32\x1e.soundhash.v1.FolderParametersH\x00\x12\x33\n\ringest_result\x18\x0e \x01(\x0b\x32\x1a.soundhash.v1.IngestResultH\x01\x12\x31\n\x0c\x62\x61tch_result\x18\x11 \x01(\x0b\x32\x19.soundhash.v1.BatchResultH\x01\x12\x11\n\tparent_id\x18\x12 \x01(\t\x12\x13\n\x0bsource_host\x18\x13 \x01(\tB\x0c\n\nparametersB\x08\n\x06result\"k\n\rUploadRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1a.soundhash.v1.UploadConfigH\x00\x12\x1a\n\x05\x63hunk\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@H\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\xc4\x03\n\x0cUploadConfig\x12\x1b\n\tfile_name\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xff\x01\x12\x17\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x1d\n\x0b\x65xternal_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x07\x63hannel\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\xbd\x01\n\nsource_url\x18\x05 \x01(\tB\xa8\x01\xbaH\xa4\x01r\x03\x18\x80\x10\xba\x01\x9b\x01\n\x0fsource_url.http\x12+must be empty or an http:// or https:// URL\x1a[this == \'\' || (this.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\')))\x12\x30\n\x0e\x63ontent_sha256\x18\x06 \x01(\tB\x18\xbaH\x15r\x13\x32\x11^([0-9a-f]{64})?$\x12\x1b\n\nsize_bytes\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1c\n\nrequest_id\x18\x08 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x17\n\x06offset\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"A\n\x10GetUploadRequest\x12-\n\x0e\x63ontent_sha256\x18\x01 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{64}$\"W\n\x0cUploadStatus\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x03\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe3\x03\n\x10SubmitUrlRequest\x12\xa6\x01\n\x03url\x18\x01 \x01(\tB\x98\x01\xbaH\x94\x01r\x03\x18\x80\x10\xba\x01\x8b\x01\n\x08url.http\x12\"must be an http:// or https:// URL\x1a[this == \'\' || (this.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\')))\x12\x17\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\x1d\n\x0b\x65xternal_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x07\x63hannel\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1c\n\nrequest_id\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x18\n\x06search\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\xac\x02\x12+\n\x07options\x18\x07 \x01(\x0b\x32\x1a.soundhash.v1.FetchOptions:n\xbaHk\x1ai\n\x11submit_url.source\x12+exactly one of url and search has to be set\x1a\'(this.url != \'\') != (this.search != \'\')\"\xcf\x01\n\x14SubmitChannelRequest\x12\x1b\n\x07\x63hannel\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x10\x12\x1b\n\nmax_videos\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\x12\x14\n\x0conly_process\x18\x05 \x01(\x08\x12+\n\x07options\x18\x06 \x01(\x0b\x32\x1a.soundhash.v1.FetchOptions\"h\n\x11ScanFolderRequest\x12\x18\n\x04path\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80 \x12\x19\n\x07\x63hannel\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\r\n\x05watch\x18\x04 \x01(\x08\"%\n\rGetJobRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xd9\x02\n\x0fListJobsRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x39\n\x06states\x18\x03 \x03(\x0e\x32\x16.soundhash.v1.JobStateB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1f\n\x0e\x66\x61ilure_reason\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12t\n\tparent_id\x18\x05 \x01(\tBa\xbaH^\xba\x01[\n\x0eparent_id.uuid\x12\x17must be empty or a UUID\x1a\x30this == \'\' || this.matches(\'^[0-9a-fA-F-]{36}$\')\x12\x37\n\x05kinds\x18\x06 \x03(\x0e\x32\x15.soundhash.v1.JobKindB\x11\xbaH\x0e\x92\x01\x0b\x10\x08\"\x07\x82\x01\x04\x10\x01 \x00\"L\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x11.soundhash.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x0fWatchJobRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"(\n\x10\x43\x61ncelJobRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\'\n\x0fRetryJobRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x9f\x02\n\x10RetryJobsRequest\x12\x1f\n\x0e\x66\x61ilure_reason\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12v\n\nchannel_id\x18\x02 \x01(\tBb\xbaH_\xba\x01\\\n\x0f\x63hannel_id.uuid\x12\x17must be empty or a UUID\x1a\x30this == \'\' || this.matches(\'^[0-9a-fA-F-]{36}$\'):r\xbaHo\x1am\n\x10retry_jobs.which\x12%a reason or a channel has to be given\x1a\x32this.failure_reason != \'\' || this.channel_id != \'\'\":\n\x11RetryJobsResponse\x12\x0e\n\x06queued\x18\x01 \x01(\x05\x12\x15\n\rnot_retryable\x18\x02 \x01(\x05\"\x92\x01\n\x18SummarizeFailuresRequest\x12v\n\nchannel_id\x18\x01 \x01(\tBb\xbaH_\xba\x01\\\n\x0f\x63hannel_id.uuid\x12\x17must be empty or a UUID\x1a\x30this == \'\' || this.matches(\'^[0-9a-fA-F-]{36}$\')\"w\n\x19SummarizeFailuresResponse\x12*\n\x06groups\x18\x01 \x03(\x0b\x32\x1a.soundhash.v1.FailureGroup\x12.\n\x0cpaused_hosts\x18\x02 \x03(\x0b\x32\x18.soundhash.v1.PausedHost\"\xaa\x01\n\x0c\x46\x61ilureGroup\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06remedy\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x05\x12\x10\n\x08retrying\x18\x04 \x01(\x05\x12\x0f\n\x07\x65xample\x18\x05 \x01(\t\x12\x16\n\x0e\x65xample_job_id\x18\x06 \x01(\t\x12/\n\x0blatest_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"g\n\nPausedHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08refusals\x18\x04 \x01(\x05*c\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fJOB_KIND_INGEST\x10\x01\x12\x14\n\x10JOB_KIND_CHANNEL\x10\x02\x12\x13\n\x0fJOB_KIND_FOLDER\x10\x03*\xc9\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x16\n\x12JOB_STATE_RETRYING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06\x12\x15\n\x11JOB_STATE_WAITING\x10\x07*\x9e\x01\n\x07JobStep\x12\x18\n\x14JOB_STEP_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_STEP_FETCH\x10\x01\x12\x18\n\x14JOB_STEP_FINGERPRINT\x10\x02\x12\x12\n\x0eJOB_STEP_STORE\x10\x03\x12\x11\n\rJOB_STEP_DONE\x10\x04\x12\x11\n\rJOB_STEP_LIST\x10\x05\x12\x11\n\rJOB_STEP_KEEP\x10\x06\x32\xd5\x06\n\rIngestService\x12:\n\x06Upload\x12\x1b.soundhash.v1.UploadRequest\x1a\x11.soundhash.v1.Job(\x01\x12G\n\tGetUpload\x12\x1e.soundhash.v1.GetUploadRequest\x1a\x1a.soundhash.v1.UploadStatus\x12>\n\tSubmitUrl\x12\x1e.soundhash.v1.SubmitUrlRequest\x1a\x11.soundhash.v1.Job\x12\x46\n\rSubmitChannel\x12\".soundhash.v1.SubmitChannelRequest\x1a\x11.soundhash.v1.Job\x12@\n\nScanFolder\x12\x1f.soundhash.v1.ScanFolderRequest\x1a\x11.soundhash.v1.Job\x12\x38\n\x06GetJob\x12\x1b.soundhash.v1.GetJobRequest\x1a\x11.soundhash.v1.Job\x12I\n\x08ListJobs\x12\x1d.soundhash.v1.ListJobsRequest\x1a\x1e.soundhash.v1.ListJobsResponse\x12>\n\x08WatchJob\x12\x1d.soundhash.v1.WatchJobRequest\x1a\x11.soundhash.v1.Job0\x01\x12>\n\tCancelJob\x12\x1e.soundhash.v1.CancelJobRequest\x1a\x11.soundhash.v1.Job\x12<\n\x08RetryJob\x12\x1d.soundhash.v1.RetryJobRequest\x1a\x11.soundhash.v1.Job\x12L\n\tRetryJobs\x12\x1e.soundhash.v1.RetryJobsRequest\x1a\x1f.soundhash.v1.RetryJobsResponse\x12\x64\n\x11SummarizeFailures\x12&.soundhash.v1.SummarizeFailuresRequest\x1a\'.soundhash.v1.SummarizeFailuresResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'soundhash.v1.ingest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_FETCHOPTIONS'].fields_by_name['cookies']._loaded_options = None
+  _globals['_FETCHOPTIONS'].fields_by_name['cookies']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._-]{0,100}$'
+  _globals['_FETCHOPTIONS'].fields_by_name['cookies_from_browser']._loaded_options = None
+  _globals['_FETCHOPTIONS'].fields_by_name['cookies_from_browser']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_FETCHOPTIONS'].fields_by_name['proxy']._loaded_options = None
+  _globals['_FETCHOPTIONS'].fields_by_name['proxy']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_FETCHOPTIONS'].fields_by_name['player_client']._loaded_options = None
+  _globals['_FETCHOPTIONS'].fields_by_name['player_client']._serialized_options = b'\272H\024r\0222\020^[a-z_,]{0,100}$'
+  _globals['_FETCHOPTIONS'].fields_by_name['user_agent']._loaded_options = None
+  _globals['_FETCHOPTIONS'].fields_by_name['user_agent']._serialized_options = b'\272H\005r\003\030\364\003'
+  _globals['_FETCHOPTIONS'].fields_by_name['max_bytes']._loaded_options = None
+  _globals['_FETCHOPTIONS'].fields_by_name['max_bytes']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_FETCHOPTIONS'].fields_by_name['max_bytes_per_second']._loaded_options = None
+  _globals['_FETCHOPTIONS'].fields_by_name['max_bytes_per_second']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_UPLOADREQUEST'].oneofs_by_name['payload']._loaded_options = None
   _globals['_UPLOADREQUEST'].oneofs_by_name['payload']._serialized_options = b'\272H\002\010\001'
   _globals['_UPLOADREQUEST'].fields_by_name['chunk']._loaded_options = None
@@ -54,8 +68,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADCONFIG'].fields_by_name['size_bytes']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_UPLOADCONFIG'].fields_by_name['request_id']._loaded_options = None
   _globals['_UPLOADCONFIG'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_UPLOADCONFIG'].fields_by_name['offset']._loaded_options = None
+  _globals['_UPLOADCONFIG'].fields_by_name['offset']._serialized_options = b'\272H\004\"\002(\000'
+  _globals['_GETUPLOADREQUEST'].fields_by_name['content_sha256']._loaded_options = None
+  _globals['_GETUPLOADREQUEST'].fields_by_name['content_sha256']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{64}$'
   _globals['_SUBMITURLREQUEST'].fields_by_name['url']._loaded_options = None
-  _globals['_SUBMITURLREQUEST'].fields_by_name['url']._serialized_options = b'\272H\205\001r\005\020\001\030\200\020\272\001{\n\010url.http\022\"must be an http:// or https:// URL\032Kthis.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\'))'
+  _globals['_SUBMITURLREQUEST'].fields_by_name['url']._serialized_options = b'\272H\224\001r\003\030\200\020\272\001\213\001\n\010url.http\022\"must be an http:// or https:// URL\032[this == \'\' || (this.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\')))'
   _globals['_SUBMITURLREQUEST'].fields_by_name['title']._loaded_options = None
   _globals['_SUBMITURLREQUEST'].fields_by_name['title']._serialized_options = b'\272H\005r\003\030\364\003'
   _globals['_SUBMITURLREQUEST'].fields_by_name['external_id']._loaded_options = None
@@ -64,6 +82,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITURLREQUEST'].fields_by_name['channel']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_SUBMITURLREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_SUBMITURLREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_SUBMITURLREQUEST'].fields_by_name['search']._loaded_options = None
+  _globals['_SUBMITURLREQUEST'].fields_by_name['search']._serialized_options = b'\272H\005r\003\030\254\002'
+  _globals['_SUBMITURLREQUEST']._loaded_options = None
+  _globals['_SUBMITURLREQUEST']._serialized_options = b'\272Hk\032i\n\021submit_url.source\022+exactly one of url and search has to be set\032\'(this.url != \'\') != (this.search != \'\')'
+  _globals['_SUBMITCHANNELREQUEST'].fields_by_name['channel']._loaded_options = None
+  _globals['_SUBMITCHANNELREQUEST'].fields_by_name['channel']._serialized_options = b'\272H\007r\005\020\001\030\200\020'
+  _globals['_SUBMITCHANNELREQUEST'].fields_by_name['max_videos']._loaded_options = None
+  _globals['_SUBMITCHANNELREQUEST'].fields_by_name['max_videos']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_SCANFOLDERREQUEST'].fields_by_name['path']._loaded_options = None
+  _globals['_SCANFOLDERREQUEST'].fields_by_name['path']._serialized_options = b'\272H\007r\005\020\001\030\200 '
+  _globals['_SCANFOLDERREQUEST'].fields_by_name['channel']._loaded_options = None
+  _globals['_SCANFOLDERREQUEST'].fields_by_name['channel']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_GETJOBREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_GETJOBREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_LISTJOBSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -74,46 +104,90 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTJOBSREQUEST'].fields_by_name['states']._serialized_options = b'\272H\016\222\001\013\020\020\"\007\202\001\004\020\001 \000'
   _globals['_LISTJOBSREQUEST'].fields_by_name['failure_reason']._loaded_options = None
   _globals['_LISTJOBSREQUEST'].fields_by_name['failure_reason']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_LISTJOBSREQUEST'].fields_by_name['parent_id']._loaded_options = None
+  _globals['_LISTJOBSREQUEST'].fields_by_name['parent_id']._serialized_options = b'\272H^\272\001[\n\016parent_id.uuid\022\027must be empty or a UUID\0320this == \'\' || this.matches(\'^[0-9a-fA-F-]{36}$\')'
+  _globals['_LISTJOBSREQUEST'].fields_by_name['kinds']._loaded_options = None
+  _globals['_LISTJOBSREQUEST'].fields_by_name['kinds']._serialized_options = b'\272H\016\222\001\013\020\010\"\007\202\001\004\020\001 \000'
   _globals['_WATCHJOBREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_WATCHJOBREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_CANCELJOBREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_CANCELJOBREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_RETRYJOBREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_RETRYJOBREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
-  _globals['_JOBKIND']._serialized_start=2496
-  _globals['_JOBKIND']._serialized_end=2552
-  _globals['_JOBSTATE']._serialized_start=2555
-  _globals['_JOBSTATE']._serialized_end=2733
-  _globals['_JOBSTEP']._serialized_start=2735
-  _globals['_JOBSTEP']._serialized_end=2855
+  _globals['_RETRYJOBSREQUEST'].fields_by_name['failure_reason']._loaded_options = None
+  _globals['_RETRYJOBSREQUEST'].fields_by_name['failure_reason']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_RETRYJOBSREQUEST'].fields_by_name['channel_id']._loaded_options = None
+  _globals['_RETRYJOBSREQUEST'].fields_by_name['channel_id']._serialized_options = b'\272H_\272\001\\\n\017channel_id.uuid\022\027must be empty or a UUID\0320this == \'\' || this.matches(\'^[0-9a-fA-F-]{36}$\')'
+  _globals['_RETRYJOBSREQUEST']._loaded_options = None
+  _globals['_RETRYJOBSREQUEST']._serialized_options = b'\272Ho\032m\n\020retry_jobs.which\022%a reason or a channel has to be given\0322this.failure_reason != \'\' || this.channel_id != \'\''
+  _globals['_SUMMARIZEFAILURESREQUEST'].fields_by_name['channel_id']._loaded_options = None
+  _globals['_SUMMARIZEFAILURESREQUEST'].fields_by_name['channel_id']._serialized_options = b'\272H_\272\001\\\n\017channel_id.uuid\022\027must be empty or a UUID\0320this == \'\' || this.matches(\'^[0-9a-fA-F-]{36}$\')'
+  _globals['_JOBKIND']._serialized_start=5707
+  _globals['_JOBKIND']._serialized_end=5806
+  _globals['_JOBSTATE']._serialized_start=5809
+  _globals['_JOBSTATE']._serialized_end=6010
+  _globals['_JOBSTEP']._serialized_start=6013
+  _globals['_JOBSTEP']._serialized_end=6171
   _globals['_JOBPROGRESS']._serialized_start=138
-  _globals['_JOBPROGRESS']._serialized_end=342
-  _globals['_JOBFAILURE']._serialized_start=344
-  _globals['_JOBFAILURE']._serialized_end=424
-  _globals['_INGESTPARAMETERS']._serialized_start=427
-  _globals['_INGESTPARAMETERS']._serialized_end=594
-  _globals['_INGESTRESULT']._serialized_start=596
-  _globals['_INGESTRESULT']._serialized_end=653
-  _globals['_JOB']._serialized_start=656
-  _globals['_JOB']._serialized_end=1253
-  _globals['_UPLOADREQUEST']._serialized_start=1255
-  _globals['_UPLOADREQUEST']._serialized_end=1362
-  _globals['_UPLOADCONFIG']._serialized_start=1365
-  _globals['_UPLOADCONFIG']._serialized_end=1792
-  _globals['_SUBMITURLREQUEST']._serialized_start=1795
-  _globals['_SUBMITURLREQUEST']._serialized_end=2080
-  _globals['_GETJOBREQUEST']._serialized_start=2082
-  _globals['_GETJOBREQUEST']._serialized_end=2119
-  _globals['_LISTJOBSREQUEST']._serialized_start=2122
-  _globals['_LISTJOBSREQUEST']._serialized_end=2292
-  _globals['_LISTJOBSRESPONSE']._serialized_start=2294
-  _globals['_LISTJOBSRESPONSE']._serialized_end=2370
-  _globals['_WATCHJOBREQUEST']._serialized_start=2372
-  _globals['_WATCHJOBREQUEST']._serialized_end=2411
-  _globals['_CANCELJOBREQUEST']._serialized_start=2413
-  _globals['_CANCELJOBREQUEST']._serialized_end=2453
-  _globals['_RETRYJOBREQUEST']._serialized_start=2455
-  _globals['_RETRYJOBREQUEST']._serialized_end=2494
-  _globals['_INGESTSERVICE']._serialized_start=2858
-  _globals['_INGESTSERVICE']._serialized_end=3320
+  _globals['_JOBPROGRESS']._serialized_end=386
+  _globals['_BATCHPROGRESS']._serialized_start=389
+  _globals['_BATCHPROGRESS']._serialized_end=768
+  _globals['_BATCHITEM']._serialized_start=770
+  _globals['_BATCHITEM']._serialized_end=867
+  _globals['_JOBFAILURE']._serialized_start=869
+  _globals['_JOBFAILURE']._serialized_end=949
+  _globals['_INGESTPARAMETERS']._serialized_start=952
+  _globals['_INGESTPARAMETERS']._serialized_end=1149
+  _globals['_FETCHOPTIONS']._serialized_start=1152
+  _globals['_FETCHOPTIONS']._serialized_end=1474
+  _globals['_CHANNELPARAMETERS']._serialized_start=1477
+  _globals['_CHANNELPARAMETERS']._serialized_end=1635
+  _globals['_FOLDERPARAMETERS']._serialized_start=1637
+  _globals['_FOLDERPARAMETERS']._serialized_end=1718
+  _globals['_BATCHRESULT']._serialized_start=1720
+  _globals['_BATCHRESULT']._serialized_end=1844
+  _globals['_INGESTRESULT']._serialized_start=1846
+  _globals['_INGESTRESULT']._serialized_end=1903
+  _globals['_JOB']._serialized_start=1906
+  _globals['_JOB']._serialized_end=2696
+  _globals['_UPLOADREQUEST']._serialized_start=2698
+  _globals['_UPLOADREQUEST']._serialized_end=2805
+  _globals['_UPLOADCONFIG']._serialized_start=2808
+  _globals['_UPLOADCONFIG']._serialized_end=3260
+  _globals['_GETUPLOADREQUEST']._serialized_start=3262
+  _globals['_GETUPLOADREQUEST']._serialized_end=3327
+  _globals['_UPLOADSTATUS']._serialized_start=3329
+  _globals['_UPLOADSTATUS']._serialized_end=3416
+  _globals['_SUBMITURLREQUEST']._serialized_start=3419
+  _globals['_SUBMITURLREQUEST']._serialized_end=3902
+  _globals['_SUBMITCHANNELREQUEST']._serialized_start=3905
+  _globals['_SUBMITCHANNELREQUEST']._serialized_end=4112
+  _globals['_SCANFOLDERREQUEST']._serialized_start=4114
+  _globals['_SCANFOLDERREQUEST']._serialized_end=4218
+  _globals['_GETJOBREQUEST']._serialized_start=4220
+  _globals['_GETJOBREQUEST']._serialized_end=4257
+  _globals['_LISTJOBSREQUEST']._serialized_start=4260
+  _globals['_LISTJOBSREQUEST']._serialized_end=4605
+  _globals['_LISTJOBSRESPONSE']._serialized_start=4607
+  _globals['_LISTJOBSRESPONSE']._serialized_end=4683
+  _globals['_WATCHJOBREQUEST']._serialized_start=4685
+  _globals['_WATCHJOBREQUEST']._serialized_end=4724
+  _globals['_CANCELJOBREQUEST']._serialized_start=4726
+  _globals['_CANCELJOBREQUEST']._serialized_end=4766
+  _globals['_RETRYJOBREQUEST']._serialized_start=4768
+  _globals['_RETRYJOBREQUEST']._serialized_end=4807
+  _globals['_RETRYJOBSREQUEST']._serialized_start=4810
+  _globals['_RETRYJOBSREQUEST']._serialized_end=5097
+  _globals['_RETRYJOBSRESPONSE']._serialized_start=5099
+  _globals['_RETRYJOBSRESPONSE']._serialized_end=5157
+  _globals['_SUMMARIZEFAILURESREQUEST']._serialized_start=5160
+  _globals['_SUMMARIZEFAILURESREQUEST']._serialized_end=5306
+  _globals['_SUMMARIZEFAILURESRESPONSE']._serialized_start=5308
+  _globals['_SUMMARIZEFAILURESRESPONSE']._serialized_end=5427
+  _globals['_FAILUREGROUP']._serialized_start=5430
+  _globals['_FAILUREGROUP']._serialized_end=5600
+  _globals['_PAUSEDHOST']._serialized_start=5602
+  _globals['_PAUSEDHOST']._serialized_end=5705
+  _globals['_INGESTSERVICE']._serialized_start=6174
+  _globals['_INGESTSERVICE']._serialized_end=7027
 # @@protoc_insertion_point(module_scope)

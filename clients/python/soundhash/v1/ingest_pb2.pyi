@@ -31,6 +31,10 @@ class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.Value
     """Not set."""
     JOB_KIND_INGEST: _JobKind.ValueType  # 1
     """Fetch a source and index it."""
+    JOB_KIND_CHANNEL: _JobKind.ValueType  # 2
+    """List a channel and have its new videos ingested."""
+    JOB_KIND_FOLDER: _JobKind.ValueType  # 3
+    """Compare a folder with the catalogue and have the difference carried out."""
 
 class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper):
     """JobKind says what a job does."""
@@ -39,6 +43,10 @@ JOB_KIND_UNSPECIFIED: JobKind.ValueType  # 0
 """Not set."""
 JOB_KIND_INGEST: JobKind.ValueType  # 1
 """Fetch a source and index it."""
+JOB_KIND_CHANNEL: JobKind.ValueType  # 2
+"""List a channel and have its new videos ingested."""
+JOB_KIND_FOLDER: JobKind.ValueType  # 3
+"""Compare a folder with the catalogue and have the difference carried out."""
 Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
 
 class _JobState:
@@ -61,6 +69,8 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     """Failed for good; `failure` says why and what to do."""
     JOB_STATE_CANCELLED: _JobState.ValueType  # 6
     """Cancelled by a caller."""
+    JOB_STATE_WAITING: _JobState.ValueType  # 7
+    """Its own work is done; jobs that it has started (`parent_id`) are not."""
 
 class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
     """JobState is where a job stands."""
@@ -79,6 +89,8 @@ JOB_STATE_FAILED: JobState.ValueType  # 5
 """Failed for good; `failure` says why and what to do."""
 JOB_STATE_CANCELLED: JobState.ValueType  # 6
 """Cancelled by a caller."""
+JOB_STATE_WAITING: JobState.ValueType  # 7
+"""Its own work is done; jobs that it has started (`parent_id`) are not."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
 class _JobStep:
@@ -97,6 +109,10 @@ class _JobStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobStep.Value
     """Writing to the database."""
     JOB_STEP_DONE: _JobStep.ValueType  # 4
     """Finished."""
+    JOB_STEP_LIST: _JobStep.ValueType  # 5
+    """Listing a channel or a folder."""
+    JOB_STEP_KEEP: _JobStep.ValueType  # 6
+    """Keeping audio in object storage."""
 
 class JobStep(_JobStep, metaclass=_JobStepEnumTypeWrapper):
     """JobStep is what a running job is doing."""
@@ -111,6 +127,10 @@ JOB_STEP_STORE: JobStep.ValueType  # 3
 """Writing to the database."""
 JOB_STEP_DONE: JobStep.ValueType  # 4
 """Finished."""
+JOB_STEP_LIST: JobStep.ValueType  # 5
+"""Listing a channel or a folder."""
+JOB_STEP_KEEP: JobStep.ValueType  # 6
+"""Keeping audio in object storage."""
 Global___JobStep: _TypeAlias = JobStep  # noqa: Y015
 
 @_typing.final
@@ -125,6 +145,7 @@ class JobProgress(_message.Message):
     AUDIO_TOTAL_FIELD_NUMBER: _builtins.int
     BYTES_DONE_FIELD_NUMBER: _builtins.int
     BYTES_TOTAL_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     step: Global___JobStep.ValueType
     """What it is doing."""
     fraction: _builtins.float
@@ -141,6 +162,10 @@ class JobProgress(_message.Message):
     def audio_total(self) -> _duration_pb2.Duration:
         """Length of the audio as its container states it. Unset when unknown."""
 
+    @_builtins.property
+    def batch(self) -> Global___BatchProgress:
+        """Of a CHANNEL or FOLDER job: how its videos stand. Unset otherwise."""
+
     def __init__(
         self,
         *,
@@ -150,14 +175,141 @@ class JobProgress(_message.Message):
         audio_total: _duration_pb2.Duration | None = ...,
         bytes_done: _builtins.int = ...,
         bytes_total: _builtins.int = ...,
+        batch: Global___BatchProgress | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio_done", b"audio_done", "audio_total", b"audio_total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio_done", b"audio_done", "audio_total", b"audio_total", "batch", b"batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_done", b"audio_done", "audio_total", b"audio_total", "bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "fraction", b"fraction", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_done", b"audio_done", "audio_total", b"audio_total", "batch", b"batch", "bytes_done", b"bytes_done", "bytes_total", b"bytes_total", "fraction", b"fraction", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobProgress: _TypeAlias = JobProgress  # noqa: Y015
+
+@_typing.final
+class BatchProgress(_message.Message):
+    """BatchProgress is how far a job with many videos has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTED_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    RETRYING_FIELD_NUMBER: _builtins.int
+    INDEXED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    VIDEOS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    ETA_FIELD_NUMBER: _builtins.int
+    RUNNING_ITEMS_FIELD_NUMBER: _builtins.int
+    QUOTA_UNITS_FIELD_NUMBER: _builtins.int
+    LISTING_DONE_FIELD_NUMBER: _builtins.int
+    UPDATED_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    listed: _builtins.int
+    """Videos found so far."""
+    known: _builtins.int
+    """Of them: already in the catalogue, nothing to do."""
+    skipped: _builtins.int
+    """Left out by the request (`max_videos`, `since`) or because they never can
+    be fetched (live, private).
+    """
+    queued: _builtins.int
+    """Waiting for a worker."""
+    running: _builtins.int
+    """Being fetched or fingerprinted."""
+    retrying: _builtins.int
+    """Waiting to be tried again."""
+    indexed: _builtins.int
+    """Indexed by this job."""
+    failed: _builtins.int
+    """Failed for good or cancelled."""
+    videos_per_minute: _builtins.float
+    """Videos finished a minute over the last minutes. 0 when none has finished."""
+    quota_units: _builtins.int
+    """Units of the YouTube Data API that listing has used so far."""
+    listing_done: _builtins.bool
+    """Whether everything has been listed."""
+    updated: _builtins.int
+    """Of a FOLDER job: files that replaced what was indexed at the same path."""
+    deleted: _builtins.int
+    """Of a FOLDER job: videos deleted because their file is gone."""
+    duplicates: _builtins.int
+    """Of a FOLDER job: files with the same bytes as another one."""
+    unreadable: _builtins.int
+    """Of a FOLDER job: files that could not be read."""
+    @_builtins.property
+    def eta(self) -> _duration_pb2.Duration:
+        """When the rest is done at that rate. Unset when there is no rate."""
+
+    @_builtins.property
+    def running_items(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchItem]:
+        """The videos that workers have right now, at most 20."""
+
+    def __init__(
+        self,
+        *,
+        listed: _builtins.int = ...,
+        known: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        running: _builtins.int = ...,
+        retrying: _builtins.int = ...,
+        indexed: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        videos_per_minute: _builtins.float = ...,
+        eta: _duration_pb2.Duration | None = ...,
+        running_items: _abc.Iterable[Global___BatchItem] | None = ...,
+        quota_units: _builtins.int = ...,
+        listing_done: _builtins.bool = ...,
+        updated: _builtins.int = ...,
+        deleted: _builtins.int = ...,
+        duplicates: _builtins.int = ...,
+        unreadable: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "duplicates", b"duplicates", "eta", b"eta", "failed", b"failed", "indexed", b"indexed", "known", b"known", "listed", b"listed", "listing_done", b"listing_done", "queued", b"queued", "quota_units", b"quota_units", "retrying", b"retrying", "running", b"running", "running_items", b"running_items", "skipped", b"skipped", "unreadable", b"unreadable", "updated", b"updated", "videos_per_minute", b"videos_per_minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchProgress: _TypeAlias = BatchProgress  # noqa: Y015
+
+@_typing.final
+class BatchItem(_message.Message):
+    """BatchItem is one video of a batch that a worker has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    FRACTION_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """UUID of its job."""
+    title: _builtins.str
+    """Its title."""
+    step: Global___JobStep.ValueType
+    """What is being done with it."""
+    fraction: _builtins.float
+    """Part of that step that is done, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        title: _builtins.str = ...,
+        step: Global___JobStep.ValueType = ...,
+        fraction: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fraction", b"fraction", "job_id", b"job_id", "step", b"step", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchItem: _TypeAlias = BatchItem  # noqa: Y015
 
 @_typing.final
 class JobFailure(_message.Message):
@@ -207,6 +359,8 @@ class IngestParameters(_message.Message):
     SOURCE_URL_FIELD_NUMBER: _builtins.int
     CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """The URL to fetch. Empty for an upload."""
     file_name: _builtins.str
@@ -223,6 +377,10 @@ class IngestParameters(_message.Message):
     """SHA-256 of the uploaded bytes, lower-case hexadecimal. Empty for a URL."""
     size_bytes: _builtins.int
     """Size of the uploaded bytes. 0 for a URL."""
+    search: _builtins.str
+    """Words to search for, when it was no URL."""
+    path: _builtins.str
+    """Path of a file in a scanned folder. Empty otherwise."""
     def __init__(
         self,
         *,
@@ -234,14 +392,190 @@ class IngestParameters(_message.Message):
         source_url: _builtins.str = ...,
         content_sha256: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        search: _builtins.str = ...,
+        path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "content_sha256", b"content_sha256", "external_id", b"external_id", "file_name", b"file_name", "size_bytes", b"size_bytes", "source_url", b"source_url", "title", b"title", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "content_sha256", b"content_sha256", "external_id", b"external_id", "file_name", b"file_name", "path", b"path", "search", b"search", "size_bytes", b"size_bytes", "source_url", b"source_url", "title", b"title", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___IngestParameters: _TypeAlias = IngestParameters  # noqa: Y015
+
+@_typing.final
+class FetchOptions(_message.Message):
+    """FetchOptions say how to fetch; what is not set comes from the settings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COOKIES_FIELD_NUMBER: _builtins.int
+    COOKIES_FROM_BROWSER_FIELD_NUMBER: _builtins.int
+    PROXY_FIELD_NUMBER: _builtins.int
+    PLAYER_CLIENT_FIELD_NUMBER: _builtins.int
+    USER_AGENT_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    cookies: _builtins.str
+    """Name of a cookies file (Netscape format) in the folder
+    SOUNDHASH_COOKIES_DIR of the workers.
+    """
+    cookies_from_browser: _builtins.str
+    """Browser of the workers' machine to take cookies from: name or name:profile."""
+    proxy: _builtins.str
+    """Proxy to use: http, https or socks5 URL. It may hold a password: answers
+    never show it.
+    """
+    player_client: _builtins.str
+    """YouTube player client that yt-dlp pretends to be, for example `tv`."""
+    user_agent: _builtins.str
+    """User agent to send."""
+    max_bytes: _builtins.int
+    """Largest media, bytes. 0: the setting."""
+    max_bytes_per_second: _builtins.int
+    """Most bytes a second. 0: the setting."""
+    @_builtins.property
+    def max_duration(self) -> _duration_pb2.Duration:
+        """Longest recording. Unset: the setting."""
+
+    def __init__(
+        self,
+        *,
+        cookies: _builtins.str = ...,
+        cookies_from_browser: _builtins.str = ...,
+        proxy: _builtins.str = ...,
+        player_client: _builtins.str = ...,
+        user_agent: _builtins.str = ...,
+        max_bytes: _builtins.int = ...,
+        max_duration: _duration_pb2.Duration | None = ...,
+        max_bytes_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_duration", b"max_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cookies", b"cookies", "cookies_from_browser", b"cookies_from_browser", "max_bytes", b"max_bytes", "max_bytes_per_second", b"max_bytes_per_second", "max_duration", b"max_duration", "player_client", b"player_client", "proxy", b"proxy", "user_agent", b"user_agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchOptions: _TypeAlias = FetchOptions  # noqa: Y015
+
+@_typing.final
+class ChannelParameters(_message.Message):
+    """ChannelParameters is what a CHANNEL job was asked to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_ID_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    MAX_VIDEOS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    ONLY_PROCESS_FIELD_NUMBER: _builtins.int
+    channel_id: _builtins.str
+    """UUID of the channel."""
+    channel: _builtins.str
+    """What was asked for: id, @handle or URL."""
+    max_videos: _builtins.int
+    """Most new videos to ingest, the newest first. 0: all."""
+    dry_run: _builtins.bool
+    """Whether it only lists."""
+    only_process: _builtins.bool
+    """Whether it only processes what was listed before."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only videos published at or after this."""
+
+    def __init__(
+        self,
+        *,
+        channel_id: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        max_videos: _builtins.int = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        dry_run: _builtins.bool = ...,
+        only_process: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "channel_id", b"channel_id", "dry_run", b"dry_run", "max_videos", b"max_videos", "only_process", b"only_process", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelParameters: _TypeAlias = ChannelParameters  # noqa: Y015
+
+@_typing.final
+class FolderParameters(_message.Message):
+    """FolderParameters is what a FOLDER job was asked to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    WATCH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Absolute path of the folder."""
+    channel: _builtins.str
+    """Channel of its recordings."""
+    dry_run: _builtins.bool
+    """Whether it only says what it would do."""
+    watch: _builtins.bool
+    """Whether it goes on watching for changes until it is cancelled."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        watch: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "dry_run", b"dry_run", "path", b"path", "watch", b"watch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FolderParameters: _TypeAlias = FolderParameters  # noqa: Y015
+
+@_typing.final
+class BatchResult(_message.Message):
+    """BatchResult is what a CHANNEL or FOLDER job came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    QUOTA_UNITS_FIELD_NUMBER: _builtins.int
+    NEW_ITEMS_FIELD_NUMBER: _builtins.int
+    UNREADABLE_ITEMS_FIELD_NUMBER: _builtins.int
+    quota_units: _builtins.int
+    """In a dry run: the units of the YouTube Data API that the listing cost."""
+    @_builtins.property
+    def counts(self) -> Global___BatchProgress:
+        """The counts at the end. In a dry run `queued` is what would be ingested."""
+
+    @_builtins.property
+    def new_items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first 100 titles or paths that are new, in order."""
+
+    @_builtins.property
+    def unreadable_items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a folder: the first 100 unreadable files, with the reason."""
+
+    def __init__(
+        self,
+        *,
+        counts: Global___BatchProgress | None = ...,
+        quota_units: _builtins.int = ...,
+        new_items: _abc.Iterable[_builtins.str] | None = ...,
+        unreadable_items: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "new_items", b"new_items", "quota_units", b"quota_units", "unreadable_items", b"unreadable_items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchResult: _TypeAlias = BatchResult  # noqa: Y015
 
 @_typing.final
 class IngestResult(_message.Message):
@@ -288,7 +622,12 @@ class Job(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     INGEST_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    FOLDER_FIELD_NUMBER: _builtins.int
     INGEST_RESULT_FIELD_NUMBER: _builtins.int
+    BATCH_RESULT_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_HOST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Server-assigned UUID."""
     kind: Global___JobKind.ValueType
@@ -299,6 +638,10 @@ class Job(_message.Message):
     """Attempts begun so far."""
     max_attempts: _builtins.int
     """Attempts after which a transient failure becomes final."""
+    parent_id: _builtins.str
+    """UUID of the CHANNEL or FOLDER job that started it. Empty for none."""
+    source_host: _builtins.str
+    """Host that it fetches from. Empty for uploads and files."""
     @_builtins.property
     def progress(self) -> Global___JobProgress:
         """How far it has come."""
@@ -332,8 +675,20 @@ class Job(_message.Message):
         """Set for JOB_KIND_INGEST."""
 
     @_builtins.property
+    def channel(self) -> Global___ChannelParameters:
+        """Set for JOB_KIND_CHANNEL."""
+
+    @_builtins.property
+    def folder(self) -> Global___FolderParameters:
+        """Set for JOB_KIND_FOLDER."""
+
+    @_builtins.property
     def ingest_result(self) -> Global___IngestResult:
         """Set for JOB_KIND_INGEST."""
+
+    @_builtins.property
+    def batch_result(self) -> Global___BatchResult:
+        """Set for JOB_KIND_CHANNEL and JOB_KIND_FOLDER."""
 
     def __init__(
         self,
@@ -351,15 +706,20 @@ class Job(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         finish_time: _timestamp_pb2.Timestamp | None = ...,
         ingest: Global___IngestParameters | None = ...,
+        channel: Global___ChannelParameters | None = ...,
+        folder: Global___FolderParameters | None = ...,
         ingest_result: Global___IngestResult | None = ...,
+        batch_result: Global___BatchResult | None = ...,
+        parent_id: _builtins.str = ...,
+        source_host: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "failure", b"failure", "finish_time", b"finish_time", "ingest", b"ingest", "ingest_result", b"ingest_result", "next_attempt_time", b"next_attempt_time", "parameters", b"parameters", "progress", b"progress", "result", b"result", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_result", b"batch_result", "channel", b"channel", "create_time", b"create_time", "failure", b"failure", "finish_time", b"finish_time", "folder", b"folder", "ingest", b"ingest", "ingest_result", b"ingest_result", "next_attempt_time", b"next_attempt_time", "parameters", b"parameters", "progress", b"progress", "result", b"result", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "create_time", b"create_time", "failure", b"failure", "finish_time", b"finish_time", "id", b"id", "ingest", b"ingest", "ingest_result", b"ingest_result", "kind", b"kind", "max_attempts", b"max_attempts", "next_attempt_time", b"next_attempt_time", "parameters", b"parameters", "progress", b"progress", "result", b"result", "start_time", b"start_time", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_result", b"batch_result", "channel", b"channel", "create_time", b"create_time", "failure", b"failure", "finish_time", b"finish_time", "folder", b"folder", "id", b"id", "ingest", b"ingest", "ingest_result", b"ingest_result", "kind", b"kind", "max_attempts", b"max_attempts", "next_attempt_time", b"next_attempt_time", "parameters", b"parameters", "parent_id", b"parent_id", "progress", b"progress", "result", b"result", "source_host", b"source_host", "start_time", b"start_time", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["ingest"]  # noqa: Y015
+    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["ingest", "channel", "folder"]  # noqa: Y015
     _WhichOneofArgType_parameters: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ingest_result"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ingest_result", "batch_result"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_parameters) -> _WhichOneofReturnType_parameters | None: ...
@@ -412,6 +772,7 @@ class UploadConfig(_message.Message):
     CONTENT_SHA256_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     file_name: _builtins.str
     """Name of the file, without folders."""
     title: _builtins.str
@@ -434,6 +795,10 @@ class UploadConfig(_message.Message):
     """Makes the call safe to repeat: the same id gives the same job. Empty for
     none; the bytes themselves are an identity too.
     """
+    offset: _builtins.int
+    """Where the chunks of this stream begin in the file: `received_bytes` of
+    GetUpload. Needs `content_sha256` and `size_bytes`.
+    """
     def __init__(
         self,
         *,
@@ -445,14 +810,65 @@ class UploadConfig(_message.Message):
         content_sha256: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "content_sha256", b"content_sha256", "external_id", b"external_id", "file_name", b"file_name", "request_id", b"request_id", "size_bytes", b"size_bytes", "source_url", b"source_url", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "content_sha256", b"content_sha256", "external_id", b"external_id", "file_name", b"file_name", "offset", b"offset", "request_id", b"request_id", "size_bytes", b"size_bytes", "source_url", b"source_url", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UploadConfig: _TypeAlias = UploadConfig  # noqa: Y015
+
+@_typing.final
+class GetUploadRequest(_message.Message):
+    """Request of IngestService.GetUpload."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_SHA256_FIELD_NUMBER: _builtins.int
+    content_sha256: _builtins.str
+    """SHA-256 of the whole file, lower-case hexadecimal."""
+    def __init__(
+        self,
+        *,
+        content_sha256: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_sha256", b"content_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUploadRequest: _TypeAlias = GetUploadRequest  # noqa: Y015
+
+@_typing.final
+class UploadStatus(_message.Message):
+    """UploadStatus is how much of a file has arrived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    received_bytes: _builtins.int
+    """Bytes that the server has safely, from the file's start."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When they are thrown away. Unset when there are none."""
+
+    def __init__(
+        self,
+        *,
+        received_bytes: _builtins.int = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "received_bytes", b"received_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadStatus: _TypeAlias = UploadStatus  # noqa: Y015
 
 @_typing.final
 class SubmitUrlRequest(_message.Message):
@@ -465,6 +881,8 @@ class SubmitUrlRequest(_message.Message):
     EXTERNAL_ID_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """The page or media file to fetch, http or https."""
     title: _builtins.str
@@ -475,6 +893,12 @@ class SubmitUrlRequest(_message.Message):
     """Channel, artist or collection. Empty: from the source."""
     request_id: _builtins.str
     """Makes the call safe to repeat: the same id gives the same job."""
+    search: _builtins.str
+    """Words such as "artist title": the first result of a YouTube search."""
+    @_builtins.property
+    def options(self) -> Global___FetchOptions:
+        """How to fetch it."""
+
     def __init__(
         self,
         *,
@@ -483,14 +907,98 @@ class SubmitUrlRequest(_message.Message):
         external_id: _builtins.str = ...,
         channel: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        search: _builtins.str = ...,
+        options: Global___FetchOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "external_id", b"external_id", "request_id", b"request_id", "title", b"title", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "external_id", b"external_id", "options", b"options", "request_id", b"request_id", "search", b"search", "title", b"title", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SubmitUrlRequest: _TypeAlias = SubmitUrlRequest  # noqa: Y015
+
+@_typing.final
+class SubmitChannelRequest(_message.Message):
+    """Request of IngestService.SubmitChannel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    MAX_VIDEOS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    ONLY_PROCESS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    """Channel id (UC…), @handle, or URL of a channel, playlist or user page that
+    yt-dlp knows.
+    """
+    max_videos: _builtins.int
+    """Most new videos to ingest, the newest first. 0: all."""
+    dry_run: _builtins.bool
+    """Only list: the job's result says what would be done and what it costs."""
+    only_process: _builtins.bool
+    """Do not list: ingest what was listed before and is not indexed yet."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only videos published at or after this."""
+
+    @_builtins.property
+    def options(self) -> Global___FetchOptions:
+        """How to fetch its videos."""
+
+    def __init__(
+        self,
+        *,
+        channel: _builtins.str = ...,
+        max_videos: _builtins.int = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        dry_run: _builtins.bool = ...,
+        only_process: _builtins.bool = ...,
+        options: Global___FetchOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "dry_run", b"dry_run", "max_videos", b"max_videos", "only_process", b"only_process", "options", b"options", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitChannelRequest: _TypeAlias = SubmitChannelRequest  # noqa: Y015
+
+@_typing.final
+class ScanFolderRequest(_message.Message):
+    """Request of IngestService.ScanFolder."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    WATCH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Absolute path of a folder on the workers' machine."""
+    channel: _builtins.str
+    """Channel of its recordings. Empty for none."""
+    dry_run: _builtins.bool
+    """Only say what would be done."""
+    watch: _builtins.bool
+    """Keep the catalogue equal to the folder until the job is cancelled."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        channel: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        watch: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "dry_run", b"dry_run", "path", b"path", "watch", b"watch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScanFolderRequest: _TypeAlias = ScanFolderRequest  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):
@@ -524,15 +1032,23 @@ class ListJobsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most jobs to return, 1 to 1000. 0 means 50."""
     page_token: _builtins.str
     """`next_page_token` of the previous page. Empty for the first page."""
     failure_reason: _builtins.str
     """Only jobs whose failure has this reason. Empty for all."""
+    parent_id: _builtins.str
+    """Only jobs that this job has started. Empty for all."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___JobState.ValueType]:
         """Only jobs in one of these states. Empty for all."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___JobKind.ValueType]:
+        """Only jobs of one of these kinds. Empty for all."""
 
     def __init__(
         self,
@@ -541,10 +1057,12 @@ class ListJobsRequest(_message.Message):
         page_token: _builtins.str = ...,
         states: _abc.Iterable[Global___JobState.ValueType] | None = ...,
         failure_reason: _builtins.str = ...,
+        parent_id: _builtins.str = ...,
+        kinds: _abc.Iterable[Global___JobKind.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_reason", b"failure_reason", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_reason", b"failure_reason", "kinds", b"kinds", "page_size", b"page_size", "page_token", b"page_token", "parent_id", b"parent_id", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -643,3 +1161,191 @@ class RetryJobRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetryJobRequest: _TypeAlias = RetryJobRequest  # noqa: Y015
+
+@_typing.final
+class RetryJobsRequest(_message.Message):
+    """Request of IngestService.RetryJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_REASON_FIELD_NUMBER: _builtins.int
+    CHANNEL_ID_FIELD_NUMBER: _builtins.int
+    failure_reason: _builtins.str
+    """Only jobs that failed for this reason. Empty for all reasons."""
+    channel_id: _builtins.str
+    """Only jobs of this channel (UUID). Empty for all channels."""
+    def __init__(
+        self,
+        *,
+        failure_reason: _builtins.str = ...,
+        channel_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_id", b"channel_id", "failure_reason", b"failure_reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryJobsRequest: _TypeAlias = RetryJobsRequest  # noqa: Y015
+
+@_typing.final
+class RetryJobsResponse(_message.Message):
+    """Response of IngestService.RetryJobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUED_FIELD_NUMBER: _builtins.int
+    NOT_RETRYABLE_FIELD_NUMBER: _builtins.int
+    queued: _builtins.int
+    """Jobs that were queued again."""
+    not_retryable: _builtins.int
+    """Failed jobs that were not, because their uploaded bytes are gone."""
+    def __init__(
+        self,
+        *,
+        queued: _builtins.int = ...,
+        not_retryable: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["not_retryable", b"not_retryable", "queued", b"queued"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryJobsResponse: _TypeAlias = RetryJobsResponse  # noqa: Y015
+
+@_typing.final
+class SummarizeFailuresRequest(_message.Message):
+    """Request of IngestService.SummarizeFailures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_ID_FIELD_NUMBER: _builtins.int
+    channel_id: _builtins.str
+    """Only jobs of this channel (UUID). Empty for all."""
+    def __init__(
+        self,
+        *,
+        channel_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_id", b"channel_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeFailuresRequest: _TypeAlias = SummarizeFailuresRequest  # noqa: Y015
+
+@_typing.final
+class SummarizeFailuresResponse(_message.Message):
+    """Response of IngestService.SummarizeFailures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    PAUSED_HOSTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureGroup]:
+        """One entry a reason, the most frequent first."""
+
+    @_builtins.property
+    def paused_hosts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PausedHost]:
+        """Hosts that are left alone for a while."""
+
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___FailureGroup] | None = ...,
+        paused_hosts: _abc.Iterable[Global___PausedHost] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "paused_hosts", b"paused_hosts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeFailuresResponse: _TypeAlias = SummarizeFailuresResponse  # noqa: Y015
+
+@_typing.final
+class FailureGroup(_message.Message):
+    """FailureGroup is all jobs that failed for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    RETRYING_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    EXAMPLE_JOB_ID_FIELD_NUMBER: _builtins.int
+    LATEST_TIME_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Stable reason in UPPER_SNAKE."""
+    remedy: _builtins.str
+    """What the operator can do about it."""
+    failed: _builtins.int
+    """Jobs that failed for good."""
+    retrying: _builtins.int
+    """Jobs that wait to be tried again."""
+    example: _builtins.str
+    """The latest message."""
+    example_job_id: _builtins.str
+    """UUID of the latest job."""
+    @_builtins.property
+    def latest_time(self) -> _timestamp_pb2.Timestamp:
+        """When the latest of them failed."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        remedy: _builtins.str = ...,
+        failed: _builtins.int = ...,
+        retrying: _builtins.int = ...,
+        example: _builtins.str = ...,
+        example_job_id: _builtins.str = ...,
+        latest_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latest_time", b"latest_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["example", b"example", "example_job_id", b"example_job_id", "failed", b"failed", "latest_time", b"latest_time", "reason", b"reason", "remedy", b"remedy", "retrying", b"retrying"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailureGroup: _TypeAlias = FailureGroup  # noqa: Y015
+
+@_typing.final
+class PausedHost(_message.Message):
+    """PausedHost is a source that kept refusing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Host name."""
+    reason: _builtins.str
+    """Why it was paused last."""
+    refusals: _builtins.int
+    """Refusals in a row."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When its jobs go on."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        refusals: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "reason", b"reason", "refusals", b"refusals", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PausedHost: _TypeAlias = PausedHost  # noqa: Y015

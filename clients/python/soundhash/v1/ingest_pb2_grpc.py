@@ -42,9 +42,24 @@ class IngestServiceStub:
                 request_serializer=soundhash_dot_v1_dot_ingest__pb2.UploadRequest.SerializeToString,
                 response_deserializer=soundhash_dot_v1_dot_ingest__pb2.Job.FromString,
                 _registered_method=True)
+        self.GetUpload = channel.unary_unary(
+                '/soundhash.v1.IngestService/GetUpload',
+                request_serializer=soundhash_dot_v1_dot_ingest__pb2.GetUploadRequest.SerializeToString,
+                response_deserializer=soundhash_dot_v1_dot_ingest__pb2.UploadStatus.FromString,
+                _registered_method=True)
         self.SubmitUrl = channel.unary_unary(
                 '/soundhash.v1.IngestService/SubmitUrl',
                 request_serializer=soundhash_dot_v1_dot_ingest__pb2.SubmitUrlRequest.SerializeToString,
+                response_deserializer=soundhash_dot_v1_dot_ingest__pb2.Job.FromString,
+                _registered_method=True)
+        self.SubmitChannel = channel.unary_unary(
+                '/soundhash.v1.IngestService/SubmitChannel',
+                request_serializer=soundhash_dot_v1_dot_ingest__pb2.SubmitChannelRequest.SerializeToString,
+                response_deserializer=soundhash_dot_v1_dot_ingest__pb2.Job.FromString,
+                _registered_method=True)
+        self.ScanFolder = channel.unary_unary(
+                '/soundhash.v1.IngestService/ScanFolder',
+                request_serializer=soundhash_dot_v1_dot_ingest__pb2.ScanFolderRequest.SerializeToString,
                 response_deserializer=soundhash_dot_v1_dot_ingest__pb2.Job.FromString,
                 _registered_method=True)
         self.GetJob = channel.unary_unary(
@@ -72,6 +87,16 @@ class IngestServiceStub:
                 request_serializer=soundhash_dot_v1_dot_ingest__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=soundhash_dot_v1_dot_ingest__pb2.Job.FromString,
                 _registered_method=True)
+        self.RetryJobs = channel.unary_unary(
+                '/soundhash.v1.IngestService/RetryJobs',
+                request_serializer=soundhash_dot_v1_dot_ingest__pb2.RetryJobsRequest.SerializeToString,
+                response_deserializer=soundhash_dot_v1_dot_ingest__pb2.RetryJobsResponse.FromString,
+                _registered_method=True)
+        self.SummarizeFailures = channel.unary_unary(
+                '/soundhash.v1.IngestService/SummarizeFailures',
+                request_serializer=soundhash_dot_v1_dot_ingest__pb2.SummarizeFailuresRequest.SerializeToString,
+                response_deserializer=soundhash_dot_v1_dot_ingest__pb2.SummarizeFailuresResponse.FromString,
+                _registered_method=True)
 
 
 class IngestServiceServicer:
@@ -89,18 +114,48 @@ class IngestServiceServicer:
 
         INVALID_ARGUMENT: UPLOAD_CONFIG_MISSING, EMPTY_MEDIA, CHECKSUM_MISMATCH,
         UPLOAD_SIZE_MISMATCH. RESOURCE_EXHAUSTED: UPLOAD_TOO_LARGE,
-        TOO_MANY_UPLOADS (with RetryInfo), DISK_FULL. A stream that is cut leaves
-        nothing behind.
+        TOO_MANY_UPLOADS (with RetryInfo), DISK_FULL. FAILED_PRECONDITION:
+        UPLOAD_OFFSET_MISMATCH. When a stream is cut whose config had
+        `content_sha256` and `size_bytes`, the bytes that arrived are kept for a
+        day and the upload goes on from there (GetUpload); otherwise nothing is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUpload(self, request, context):
+        """Says how much of a file has arrived, so that a cut upload can go on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SubmitUrl(self, request, context):
-        """Fetches the media behind an http or https URL.
+        """Fetches the media behind an http or https URL, or the first result of a
+        search. Live streams fail with LIVE_NOT_SUPPORTED.
 
         INVALID_ARGUMENT: URL_NOT_ALLOWED for URLs that point to loopback, private
         or link-local addresses, unless the operator allows them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitChannel(self, request, context):
+        """Lists a channel to its end and ingests what is new of it, as one CHANNEL
+        job with an INGEST job for each video. The same channel while it is being
+        processed gives the same job; afterwards it picks up only what is new.
+        With `dry_run` the job only lists, and its result says what would be done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScanFolder(self, request, context):
+        """Makes the catalogue equal to a folder of the workers' machine, as one
+        FOLDER job with an INGEST job for each new or changed file: what is gone
+        from the folder is deleted from the catalogue. Only folders under the
+        operator's SOUNDHASH_FOLDERS: else PERMISSION_DENIED (FOLDER_NOT_ALLOWED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +200,23 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryJobs(self, request, context):
+        """Queues all failed jobs again that failed for a reason, belong to a channel,
+        or both. At least one of the two has to be given.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SummarizeFailures(self, request, context):
+        """Groups failed and waiting jobs by the reason of their failure, the most
+        frequent first, each with its remedy; and lists the hosts that are left
+        alone because they kept refusing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IngestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -153,9 +225,24 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     request_deserializer=soundhash_dot_v1_dot_ingest__pb2.UploadRequest.FromString,
                     response_serializer=soundhash_dot_v1_dot_ingest__pb2.Job.SerializeToString,
             ),
+            'GetUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpload,
+                    request_deserializer=soundhash_dot_v1_dot_ingest__pb2.GetUploadRequest.FromString,
+                    response_serializer=soundhash_dot_v1_dot_ingest__pb2.UploadStatus.SerializeToString,
+            ),
             'SubmitUrl': grpc.unary_unary_rpc_method_handler(
                     servicer.SubmitUrl,
                     request_deserializer=soundhash_dot_v1_dot_ingest__pb2.SubmitUrlRequest.FromString,
+                    response_serializer=soundhash_dot_v1_dot_ingest__pb2.Job.SerializeToString,
+            ),
+            'SubmitChannel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitChannel,
+                    request_deserializer=soundhash_dot_v1_dot_ingest__pb2.SubmitChannelRequest.FromString,
+                    response_serializer=soundhash_dot_v1_dot_ingest__pb2.Job.SerializeToString,
+            ),
+            'ScanFolder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScanFolder,
+                    request_deserializer=soundhash_dot_v1_dot_ingest__pb2.ScanFolderRequest.FromString,
                     response_serializer=soundhash_dot_v1_dot_ingest__pb2.Job.SerializeToString,
             ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
@@ -182,6 +269,16 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.RetryJob,
                     request_deserializer=soundhash_dot_v1_dot_ingest__pb2.RetryJobRequest.FromString,
                     response_serializer=soundhash_dot_v1_dot_ingest__pb2.Job.SerializeToString,
+            ),
+            'RetryJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJobs,
+                    request_deserializer=soundhash_dot_v1_dot_ingest__pb2.RetryJobsRequest.FromString,
+                    response_serializer=soundhash_dot_v1_dot_ingest__pb2.RetryJobsResponse.SerializeToString,
+            ),
+            'SummarizeFailures': grpc.unary_unary_rpc_method_handler(
+                    servicer.SummarizeFailures,
+                    request_deserializer=soundhash_dot_v1_dot_ingest__pb2.SummarizeFailuresRequest.FromString,
+                    response_serializer=soundhash_dot_v1_dot_ingest__pb2.SummarizeFailuresResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -225,6 +322,33 @@ class IngestService:
             _registered_method=True)
 
     @staticmethod
+    def GetUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/soundhash.v1.IngestService/GetUpload',
+            soundhash_dot_v1_dot_ingest__pb2.GetUploadRequest.SerializeToString,
+            soundhash_dot_v1_dot_ingest__pb2.UploadStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SubmitUrl(request,
             target,
             options=(),
@@ -240,6 +364,60 @@ class IngestService:
             target,
             '/soundhash.v1.IngestService/SubmitUrl',
             soundhash_dot_v1_dot_ingest__pb2.SubmitUrlRequest.SerializeToString,
+            soundhash_dot_v1_dot_ingest__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitChannel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/soundhash.v1.IngestService/SubmitChannel',
+            soundhash_dot_v1_dot_ingest__pb2.SubmitChannelRequest.SerializeToString,
+            soundhash_dot_v1_dot_ingest__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScanFolder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/soundhash.v1.IngestService/ScanFolder',
+            soundhash_dot_v1_dot_ingest__pb2.ScanFolderRequest.SerializeToString,
             soundhash_dot_v1_dot_ingest__pb2.Job.FromString,
             options,
             channel_credentials,
@@ -376,6 +554,60 @@ class IngestService:
             '/soundhash.v1.IngestService/RetryJob',
             soundhash_dot_v1_dot_ingest__pb2.RetryJobRequest.SerializeToString,
             soundhash_dot_v1_dot_ingest__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/soundhash.v1.IngestService/RetryJobs',
+            soundhash_dot_v1_dot_ingest__pb2.RetryJobsRequest.SerializeToString,
+            soundhash_dot_v1_dot_ingest__pb2.RetryJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SummarizeFailures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/soundhash.v1.IngestService/SummarizeFailures',
+            soundhash_dot_v1_dot_ingest__pb2.SummarizeFailuresRequest.SerializeToString,
+            soundhash_dot_v1_dot_ingest__pb2.SummarizeFailuresResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,14 +45,31 @@ class IngestServiceStub:
 
     INVALID_ARGUMENT: UPLOAD_CONFIG_MISSING, EMPTY_MEDIA, CHECKSUM_MISMATCH,
     UPLOAD_SIZE_MISMATCH. RESOURCE_EXHAUSTED: UPLOAD_TOO_LARGE,
-    TOO_MANY_UPLOADS (with RetryInfo), DISK_FULL. A stream that is cut leaves
-    nothing behind.
+    TOO_MANY_UPLOADS (with RetryInfo), DISK_FULL. FAILED_PRECONDITION:
+    UPLOAD_OFFSET_MISMATCH. When a stream is cut whose config had
+    `content_sha256` and `size_bytes`, the bytes that arrived are kept for a
+    day and the upload goes on from there (GetUpload); otherwise nothing is.
     """
+    GetUpload: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetUploadRequest, _ingest_pb2.UploadStatus]
+    """Says how much of a file has arrived, so that a cut upload can go on."""
     SubmitUrl: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.SubmitUrlRequest, _ingest_pb2.Job]
-    """Fetches the media behind an http or https URL.
+    """Fetches the media behind an http or https URL, or the first result of a
+    search. Live streams fail with LIVE_NOT_SUPPORTED.
 
     INVALID_ARGUMENT: URL_NOT_ALLOWED for URLs that point to loopback, private
     or link-local addresses, unless the operator allows them.
+    """
+    SubmitChannel: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.SubmitChannelRequest, _ingest_pb2.Job]
+    """Lists a channel to its end and ingests what is new of it, as one CHANNEL
+    job with an INGEST job for each video. The same channel while it is being
+    processed gives the same job; afterwards it picks up only what is new.
+    With `dry_run` the job only lists, and its result says what would be done.
+    """
+    ScanFolder: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ScanFolderRequest, _ingest_pb2.Job]
+    """Makes the catalogue equal to a folder of the workers' machine, as one
+    FOLDER job with an INGEST job for each new or changed file: what is gone
+    from the folder is deleted from the catalogue. Only folders under the
+    operator's SOUNDHASH_FOLDERS: else PERMISSION_DENIED (FOLDER_NOT_ALLOWED).
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetJobRequest, _ingest_pb2.Job]
     """Returns one job. NOT_FOUND (JOB_NOT_FOUND) when there is none with this id."""
@@ -69,6 +86,15 @@ class IngestServiceStub:
     """Queues a failed or cancelled job again with a fresh number of attempts.
     FAILED_PRECONDITION (JOB_NOT_RETRYABLE) in any other state, or when the
     uploaded bytes are gone and have to be sent again.
+    """
+    RetryJobs: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.RetryJobsRequest, _ingest_pb2.RetryJobsResponse]
+    """Queues all failed jobs again that failed for a reason, belong to a channel,
+    or both. At least one of the two has to be given.
+    """
+    SummarizeFailures: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.SummarizeFailuresRequest, _ingest_pb2.SummarizeFailuresResponse]
+    """Groups failed and waiting jobs by the reason of their failure, the most
+    frequent first, each with its remedy; and lists the hosts that are left
+    alone because they kept refusing.
     """
 
 @_typing.type_check_only
@@ -88,14 +114,31 @@ class IngestServiceAsyncStub(IngestServiceStub):
 
     INVALID_ARGUMENT: UPLOAD_CONFIG_MISSING, EMPTY_MEDIA, CHECKSUM_MISMATCH,
     UPLOAD_SIZE_MISMATCH. RESOURCE_EXHAUSTED: UPLOAD_TOO_LARGE,
-    TOO_MANY_UPLOADS (with RetryInfo), DISK_FULL. A stream that is cut leaves
-    nothing behind.
+    TOO_MANY_UPLOADS (with RetryInfo), DISK_FULL. FAILED_PRECONDITION:
+    UPLOAD_OFFSET_MISMATCH. When a stream is cut whose config had
+    `content_sha256` and `size_bytes`, the bytes that arrived are kept for a
+    day and the upload goes on from there (GetUpload); otherwise nothing is.
     """
+    GetUpload: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetUploadRequest, _ingest_pb2.UploadStatus]  # type: ignore[assignment]
+    """Says how much of a file has arrived, so that a cut upload can go on."""
     SubmitUrl: _aio.UnaryUnaryMultiCallable[_ingest_pb2.SubmitUrlRequest, _ingest_pb2.Job]  # type: ignore[assignment]
-    """Fetches the media behind an http or https URL.
+    """Fetches the media behind an http or https URL, or the first result of a
+    search. Live streams fail with LIVE_NOT_SUPPORTED.
 
     INVALID_ARGUMENT: URL_NOT_ALLOWED for URLs that point to loopback, private
     or link-local addresses, unless the operator allows them.
+    """
+    SubmitChannel: _aio.UnaryUnaryMultiCallable[_ingest_pb2.SubmitChannelRequest, _ingest_pb2.Job]  # type: ignore[assignment]
+    """Lists a channel to its end and ingests what is new of it, as one CHANNEL
+    job with an INGEST job for each video. The same channel while it is being
+    processed gives the same job; afterwards it picks up only what is new.
+    With `dry_run` the job only lists, and its result says what would be done.
+    """
+    ScanFolder: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ScanFolderRequest, _ingest_pb2.Job]  # type: ignore[assignment]
+    """Makes the catalogue equal to a folder of the workers' machine, as one
+    FOLDER job with an INGEST job for each new or changed file: what is gone
+    from the folder is deleted from the catalogue. Only folders under the
+    operator's SOUNDHASH_FOLDERS: else PERMISSION_DENIED (FOLDER_NOT_ALLOWED).
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetJobRequest, _ingest_pb2.Job]  # type: ignore[assignment]
     """Returns one job. NOT_FOUND (JOB_NOT_FOUND) when there is none with this id."""
@@ -112,6 +155,15 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """Queues a failed or cancelled job again with a fresh number of attempts.
     FAILED_PRECONDITION (JOB_NOT_RETRYABLE) in any other state, or when the
     uploaded bytes are gone and have to be sent again.
+    """
+    RetryJobs: _aio.UnaryUnaryMultiCallable[_ingest_pb2.RetryJobsRequest, _ingest_pb2.RetryJobsResponse]  # type: ignore[assignment]
+    """Queues all failed jobs again that failed for a reason, belong to a channel,
+    or both. At least one of the two has to be given.
+    """
+    SummarizeFailures: _aio.UnaryUnaryMultiCallable[_ingest_pb2.SummarizeFailuresRequest, _ingest_pb2.SummarizeFailuresResponse]  # type: ignore[assignment]
+    """Groups failed and waiting jobs by the reason of their failure, the most
+    frequent first, each with its remedy; and lists the hosts that are left
+    alone because they kept refusing.
     """
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -134,9 +186,19 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT: UPLOAD_CONFIG_MISSING, EMPTY_MEDIA, CHECKSUM_MISMATCH,
         UPLOAD_SIZE_MISMATCH. RESOURCE_EXHAUSTED: UPLOAD_TOO_LARGE,
-        TOO_MANY_UPLOADS (with RetryInfo), DISK_FULL. A stream that is cut leaves
-        nothing behind.
+        TOO_MANY_UPLOADS (with RetryInfo), DISK_FULL. FAILED_PRECONDITION:
+        UPLOAD_OFFSET_MISMATCH. When a stream is cut whose config had
+        `content_sha256` and `size_bytes`, the bytes that arrived are kept for a
+        day and the upload goes on from there (GetUpload); otherwise nothing is.
         """
+
+    @_abc_1.abstractmethod
+    def GetUpload(
+        self,
+        request: _ingest_pb2.GetUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.UploadStatus, _abc.Awaitable[_ingest_pb2.UploadStatus]]:
+        """Says how much of a file has arrived, so that a cut upload can go on."""
 
     @_abc_1.abstractmethod
     def SubmitUrl(
@@ -144,10 +206,35 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_pb2.SubmitUrlRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.Job, _abc.Awaitable[_ingest_pb2.Job]]:
-        """Fetches the media behind an http or https URL.
+        """Fetches the media behind an http or https URL, or the first result of a
+        search. Live streams fail with LIVE_NOT_SUPPORTED.
 
         INVALID_ARGUMENT: URL_NOT_ALLOWED for URLs that point to loopback, private
         or link-local addresses, unless the operator allows them.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitChannel(
+        self,
+        request: _ingest_pb2.SubmitChannelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.Job, _abc.Awaitable[_ingest_pb2.Job]]:
+        """Lists a channel to its end and ingests what is new of it, as one CHANNEL
+        job with an INGEST job for each video. The same channel while it is being
+        processed gives the same job; afterwards it picks up only what is new.
+        With `dry_run` the job only lists, and its result says what would be done.
+        """
+
+    @_abc_1.abstractmethod
+    def ScanFolder(
+        self,
+        request: _ingest_pb2.ScanFolderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.Job, _abc.Awaitable[_ingest_pb2.Job]]:
+        """Makes the catalogue equal to a folder of the workers' machine, as one
+        FOLDER job with an INGEST job for each new or changed file: what is gone
+        from the folder is deleted from the catalogue. Only folders under the
+        operator's SOUNDHASH_FOLDERS: else PERMISSION_DENIED (FOLDER_NOT_ALLOWED).
         """
 
     @_abc_1.abstractmethod
@@ -194,6 +281,27 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Queues a failed or cancelled job again with a fresh number of attempts.
         FAILED_PRECONDITION (JOB_NOT_RETRYABLE) in any other state, or when the
         uploaded bytes are gone and have to be sent again.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryJobs(
+        self,
+        request: _ingest_pb2.RetryJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.RetryJobsResponse, _abc.Awaitable[_ingest_pb2.RetryJobsResponse]]:
+        """Queues all failed jobs again that failed for a reason, belong to a channel,
+        or both. At least one of the two has to be given.
+        """
+
+    @_abc_1.abstractmethod
+    def SummarizeFailures(
+        self,
+        request: _ingest_pb2.SummarizeFailuresRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.SummarizeFailuresResponse, _abc.Awaitable[_ingest_pb2.SummarizeFailuresResponse]]:
+        """Groups failed and waiting jobs by the reason of their failure, the most
+        frequent first, each with its remedy; and lists the hosts that are left
+        alone because they kept refusing.
         """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

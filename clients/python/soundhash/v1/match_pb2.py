@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from soundhash.v1 import ingest_pb2 as soundhash_dot_v1_dot_ingest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18soundhash/v1/match.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x01\n\nScoreParts\x12\r\n\x05score\x18\x01 \x01(\x01\x12\x16\n\x0elandmark_votes\x18\x02 \x01(\x01\x12\x19\n\x11landmark_contrast\x18\x03 \x01(\x01\x12\x1d\n\x15rectified_correlation\x18\x04 \x01(\x01\x12\x13\n\x0b\x63orrelation\x18\x05 \x01(\x01\x12\x10\n\x08\x64istance\x18\x06 \x01(\x01\x12\x0f\n\x07overlap\x18\x07 \x01(\x01\x12\x10\n\x08\x63overage\x18\x08 \x01(\x01\"\xe1\x03\n\x05Match\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08query_id\x18\x02 \x01(\t\x12\x10\n\x08video_id\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x12\n\nsource_url\x18\x05 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x06 \x01(\t\x12-\n\nclip_start\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63lip_end\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bvideo_start\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tvideo_end\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05speed\x18\x0b \x01(\x01\x12\r\n\x05pitch\x18\x0c \x01(\x01\x12\x12\n\nconfidence\x18\r \x01(\x01\x12\'\n\x05parts\x18\x0e \x01(\x0b\x32\x18.soundhash.v1.ScoreParts\x12*\n\x07\x61lso_at\x18\x0f \x03(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x0cMatchOptions\x12\x16\n\x03top\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12/\n\x0emin_confidence\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\"\\\n\x10MatchClipRequest\x12\x1b\n\x07\x63ontent\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x10\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.soundhash.v1.MatchOptions\":\n\x0bMissingPart\x12\x0c\n\x04part\x18\x01 \x01(\t\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xd5\x01\n\x11MatchClipResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12$\n\x07matches\x18\x02 \x03(\x0b\x32\x13.soundhash.v1.Match\x12\x30\n\rclip_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07missing\x18\x05 \x03(\x0b\x32\x19.soundhash.v1.MissingPart\"\x87\x01\n\tPcmFormat\x12\x37\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x19.soundhash.v1.PcmEncodingB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12$\n\x0esample_rate_hz\x18\x02 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xdc\x0b(\xc0>\x12\x1b\n\x08\x63hannels\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x08(\x01\"\x80\x01\n\x11MatchStreamConfig\x12$\n\x03pcm\x18\x01 \x01(\x0b\x32\x17.soundhash.v1.PcmFormat\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.soundhash.v1.MatchOptions\x12\x18\n\x10stop_after_first\x18\x03 \x01(\x08\"u\n\x12MatchStreamRequest\x12\x31\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.soundhash.v1.MatchStreamConfigH\x00\x12\x1a\n\x05\x61udio\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@H\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\x1e\n\nHeardSoFar\x12\x10\n\x08level_db\x18\x01 \x01(\x01\"I\n\x10ProvisionalMatch\x12\"\n\x05match\x18\x01 \x01(\x0b\x32\x13.soundhash.v1.Match\x12\x11\n\tstability\x18\x02 \x01(\x01\"b\n\rStreamSummary\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x13\n\x0bmatch_count\x18\x02 \x01(\x05\x12*\n\x07missing\x18\x03 \x03(\x0b\x32\x19.soundhash.v1.MissingPart\"\x87\x02\n\x13MatchStreamResponse\x12(\n\x05heard\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0cheard_so_far\x18\x02 \x01(\x0b\x32\x18.soundhash.v1.HeardSoFarH\x00\x12\x35\n\x0bprovisional\x18\x03 \x01(\x0b\x32\x1e.soundhash.v1.ProvisionalMatchH\x00\x12$\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x13.soundhash.v1.MatchH\x00\x12.\n\x07summary\x18\x05 \x01(\x0b\x32\x1b.soundhash.v1.StreamSummaryH\x00\x42\x07\n\x05\x65vent\"\'\n\x0fGetMatchRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x8f\x01\n\x12ListMatchesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x1d\n\x08video_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\x08query_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"T\n\x13ListMatchesResponse\x12$\n\x07matches\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Match\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\x88\x01\n\x0bPcmEncoding\x12\x1c\n\x18PCM_ENCODING_UNSPECIFIED\x10\x00\x12\x16\n\x12PCM_ENCODING_S16LE\x10\x01\x12\x16\n\x12PCM_ENCODING_S32LE\x10\x02\x12\x16\n\x12PCM_ENCODING_F32LE\x10\x03\x12\x13\n\x0fPCM_ENCODING_U8\x10\x04\x32\xc8\x02\n\x0cMatchService\x12L\n\tMatchClip\x12\x1e.soundhash.v1.MatchClipRequest\x1a\x1f.soundhash.v1.MatchClipResponse\x12V\n\x0bMatchStream\x12 .soundhash.v1.MatchStreamRequest\x1a!.soundhash.v1.MatchStreamResponse(\x01\x30\x01\x12>\n\x08GetMatch\x12\x1d.soundhash.v1.GetMatchRequest\x1a\x13.soundhash.v1.Match\x12R\n\x0bListMatches\x12 .soundhash.v1.ListMatchesRequest\x1a!.soundhash.v1.ListMatchesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18soundhash/v1/match.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19soundhash/v1/ingest.proto\"\xb7\x01\n\nScoreParts\x12\r\n\x05score\x18\x01 \x01(\x01\x12\x16\n\x0elandmark_votes\x18\x02 \x01(\x01\x12\x19\n\x11landmark_contrast\x18\x03 \x01(\x01\x12\x1d\n\x15rectified_correlation\x18\x04 \x01(\x01\x12\x13\n\x0b\x63orrelation\x18\x05 \x01(\x01\x12\x10\n\x08\x64istance\x18\x06 \x01(\x01\x12\x0f\n\x07overlap\x18\x07 \x01(\x01\x12\x10\n\x08\x63overage\x18\x08 \x01(\x01\"\xe1\x03\n\x05Match\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08query_id\x18\x02 \x01(\t\x12\x10\n\x08video_id\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x12\n\nsource_url\x18\x05 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x06 \x01(\t\x12-\n\nclip_start\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63lip_end\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bvideo_start\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tvideo_end\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05speed\x18\x0b \x01(\x01\x12\r\n\x05pitch\x18\x0c \x01(\x01\x12\x12\n\nconfidence\x18\r \x01(\x01\x12\'\n\x05parts\x18\x0e \x01(\x0b\x32\x18.soundhash.v1.ScoreParts\x12*\n\x07\x61lso_at\x18\x0f \x03(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x0cMatchOptions\x12\x16\n\x03top\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12/\n\x0emin_confidence\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00\"\\\n\x10MatchClipRequest\x12\x1b\n\x07\x63ontent\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x10\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.soundhash.v1.MatchOptions\":\n\x0bMissingPart\x12\x0c\n\x04part\x18\x01 \x01(\t\x12\r\n\x05share\x18\x02 \x01(\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xd5\x01\n\x11MatchClipResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12$\n\x07matches\x18\x02 \x03(\x0b\x32\x13.soundhash.v1.Match\x12\x30\n\rclip_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65lapsed\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07missing\x18\x05 \x03(\x0b\x32\x19.soundhash.v1.MissingPart\"\x87\x01\n\tPcmFormat\x12\x37\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x19.soundhash.v1.PcmEncodingB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12$\n\x0esample_rate_hz\x18\x02 \x01(\x05\x42\x0c\xbaH\t\x1a\x07\x18\x80\xdc\x0b(\xc0>\x12\x1b\n\x08\x63hannels\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x08(\x01\"\x80\x01\n\x11MatchStreamConfig\x12$\n\x03pcm\x18\x01 \x01(\x0b\x32\x17.soundhash.v1.PcmFormat\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.soundhash.v1.MatchOptions\x12\x18\n\x10stop_after_first\x18\x03 \x01(\x08\"u\n\x12MatchStreamRequest\x12\x31\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1f.soundhash.v1.MatchStreamConfigH\x00\x12\x1a\n\x05\x61udio\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80@H\x00\x42\x10\n\x07payload\x12\x05\xbaH\x02\x08\x01\"\x1e\n\nHeardSoFar\x12\x10\n\x08level_db\x18\x01 \x01(\x01\"I\n\x10ProvisionalMatch\x12\"\n\x05match\x18\x01 \x01(\x0b\x32\x13.soundhash.v1.Match\x12\x11\n\tstability\x18\x02 \x01(\x01\"b\n\rStreamSummary\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x13\n\x0bmatch_count\x18\x02 \x01(\x05\x12*\n\x07missing\x18\x03 \x03(\x0b\x32\x19.soundhash.v1.MissingPart\"\x87\x02\n\x13MatchStreamResponse\x12(\n\x05heard\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0cheard_so_far\x18\x02 \x01(\x0b\x32\x18.soundhash.v1.HeardSoFarH\x00\x12\x35\n\x0bprovisional\x18\x03 \x01(\x0b\x32\x1e.soundhash.v1.ProvisionalMatchH\x00\x12$\n\x05\x66inal\x18\x04 \x01(\x0b\x32\x13.soundhash.v1.MatchH\x00\x12.\n\x07summary\x18\x05 \x01(\x0b\x32\x1b.soundhash.v1.StreamSummaryH\x00\x42\x07\n\x05\x65vent\"\'\n\x0fGetMatchRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x8f\x01\n\x12ListMatchesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x1d\n\x08video_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\x08query_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"T\n\x13ListMatchesResponse\x12$\n\x07matches\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Match\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd8\x02\n\x0fMatchUrlRequest\x12\x97\x01\n\x03url\x18\x01 \x01(\tB\x89\x01\xbaH\x85\x01r\x05\x10\x01\x18\x80\x10\xba\x01{\n\x08url.http\x12\"must be an http:// or https:// URL\x1aKthis.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\'))\x12+\n\x07options\x18\x02 \x01(\x0b\x32\x1a.soundhash.v1.MatchOptions\x12(\n\x05start\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06length\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x05\x66\x65tch\x18\x05 \x01(\x0b\x32\x1a.soundhash.v1.FetchOptions\"\x9f\x01\n\x10MatchUrlResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.soundhash.v1.MatchUrlProgressH\x00\x12$\n\x05match\x18\x02 \x01(\x0b\x32\x13.soundhash.v1.MatchH\x00\x12(\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x19.soundhash.v1.MatchUrlEndH\x00\x42\x07\n\x05\x65vent\"U\n\x10MatchUrlProgress\x12\x12\n\nbytes_done\x18\x01 \x01(\x03\x12-\n\naudio_done\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"q\n\x0bMatchUrlEnd\x12\x0f\n\x07matches\x18\x01 \x01(\x05\x12\r\n\x05title\x18\x02 \x01(\t\x12\x30\n\rclip_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08query_id\x18\x04 \x01(\t*\x88\x01\n\x0bPcmEncoding\x12\x1c\n\x18PCM_ENCODING_UNSPECIFIED\x10\x00\x12\x16\n\x12PCM_ENCODING_S16LE\x10\x01\x12\x16\n\x12PCM_ENCODING_S32LE\x10\x02\x12\x16\n\x12PCM_ENCODING_F32LE\x10\x03\x12\x13\n\x0fPCM_ENCODING_U8\x10\x04\x32\x95\x03\n\x0cMatchService\x12L\n\tMatchClip\x12\x1e.soundhash.v1.MatchClipRequest\x1a\x1f.soundhash.v1.MatchClipResponse\x12V\n\x0bMatchStream\x12 .soundhash.v1.MatchStreamRequest\x1a!.soundhash.v1.MatchStreamResponse(\x01\x30\x01\x12K\n\x08MatchUrl\x12\x1d.soundhash.v1.MatchUrlRequest\x1a\x1e.soundhash.v1.MatchUrlResponse0\x01\x12>\n\x08GetMatch\x12\x1d.soundhash.v1.GetMatchRequest\x1a\x13.soundhash.v1.Match\x12R\n\x0bListMatches\x12 .soundhash.v1.ListMatchesRequest\x1a!.soundhash.v1.ListMatchesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,40 +61,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMATCHESREQUEST'].fields_by_name['video_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_LISTMATCHESREQUEST'].fields_by_name['query_id']._loaded_options = None
   _globals['_LISTMATCHESREQUEST'].fields_by_name['query_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
-  _globals['_PCMENCODING']._serialized_start=2400
-  _globals['_PCMENCODING']._serialized_end=2536
-  _globals['_SCOREPARTS']._serialized_start=137
-  _globals['_SCOREPARTS']._serialized_end=320
-  _globals['_MATCH']._serialized_start=323
-  _globals['_MATCH']._serialized_end=804
-  _globals['_MATCHOPTIONS']._serialized_start=806
-  _globals['_MATCHOPTIONS']._serialized_end=893
-  _globals['_MATCHCLIPREQUEST']._serialized_start=895
-  _globals['_MATCHCLIPREQUEST']._serialized_end=987
-  _globals['_MISSINGPART']._serialized_start=989
-  _globals['_MISSINGPART']._serialized_end=1047
-  _globals['_MATCHCLIPRESPONSE']._serialized_start=1050
-  _globals['_MATCHCLIPRESPONSE']._serialized_end=1263
-  _globals['_PCMFORMAT']._serialized_start=1266
-  _globals['_PCMFORMAT']._serialized_end=1401
-  _globals['_MATCHSTREAMCONFIG']._serialized_start=1404
-  _globals['_MATCHSTREAMCONFIG']._serialized_end=1532
-  _globals['_MATCHSTREAMREQUEST']._serialized_start=1534
-  _globals['_MATCHSTREAMREQUEST']._serialized_end=1651
-  _globals['_HEARDSOFAR']._serialized_start=1653
-  _globals['_HEARDSOFAR']._serialized_end=1683
-  _globals['_PROVISIONALMATCH']._serialized_start=1685
-  _globals['_PROVISIONALMATCH']._serialized_end=1758
-  _globals['_STREAMSUMMARY']._serialized_start=1760
-  _globals['_STREAMSUMMARY']._serialized_end=1858
-  _globals['_MATCHSTREAMRESPONSE']._serialized_start=1861
-  _globals['_MATCHSTREAMRESPONSE']._serialized_end=2124
-  _globals['_GETMATCHREQUEST']._serialized_start=2126
-  _globals['_GETMATCHREQUEST']._serialized_end=2165
-  _globals['_LISTMATCHESREQUEST']._serialized_start=2168
-  _globals['_LISTMATCHESREQUEST']._serialized_end=2311
-  _globals['_LISTMATCHESRESPONSE']._serialized_start=2313
-  _globals['_LISTMATCHESRESPONSE']._serialized_end=2397
-  _globals['_MATCHSERVICE']._serialized_start=2539
-  _globals['_MATCHSERVICE']._serialized_end=2867
+  _globals['_MATCHURLREQUEST'].fields_by_name['url']._loaded_options = None
+  _globals['_MATCHURLREQUEST'].fields_by_name['url']._serialized_options = b'\272H\205\001r\005\020\001\030\200\020\272\001{\n\010url.http\022\"must be an http:// or https:// URL\032Kthis.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\'))'
+  _globals['_PCMENCODING']._serialized_start=3138
+  _globals['_PCMENCODING']._serialized_end=3274
+  _globals['_SCOREPARTS']._serialized_start=164
+  _globals['_SCOREPARTS']._serialized_end=347
+  _globals['_MATCH']._serialized_start=350
+  _globals['_MATCH']._serialized_end=831
+  _globals['_MATCHOPTIONS']._serialized_start=833
+  _globals['_MATCHOPTIONS']._serialized_end=920
+  _globals['_MATCHCLIPREQUEST']._serialized_start=922
+  _globals['_MATCHCLIPREQUEST']._serialized_end=1014
+  _globals['_MISSINGPART']._serialized_start=1016
+  _globals['_MISSINGPART']._serialized_end=1074
+  _globals['_MATCHCLIPRESPONSE']._serialized_start=1077
+  _globals['_MATCHCLIPRESPONSE']._serialized_end=1290
+  _globals['_PCMFORMAT']._serialized_start=1293
+  _globals['_PCMFORMAT']._serialized_end=1428
+  _globals['_MATCHSTREAMCONFIG']._serialized_start=1431
+  _globals['_MATCHSTREAMCONFIG']._serialized_end=1559
+  _globals['_MATCHSTREAMREQUEST']._serialized_start=1561
+  _globals['_MATCHSTREAMREQUEST']._serialized_end=1678
+  _globals['_HEARDSOFAR']._serialized_start=1680
+  _globals['_HEARDSOFAR']._serialized_end=1710
+  _globals['_PROVISIONALMATCH']._serialized_start=1712
+  _globals['_PROVISIONALMATCH']._serialized_end=1785
+  _globals['_STREAMSUMMARY']._serialized_start=1787
+  _globals['_STREAMSUMMARY']._serialized_end=1885
+  _globals['_MATCHSTREAMRESPONSE']._serialized_start=1888
+  _globals['_MATCHSTREAMRESPONSE']._serialized_end=2151
+  _globals['_GETMATCHREQUEST']._serialized_start=2153
+  _globals['_GETMATCHREQUEST']._serialized_end=2192
+  _globals['_LISTMATCHESREQUEST']._serialized_start=2195
+  _globals['_LISTMATCHESREQUEST']._serialized_end=2338
+  _globals['_LISTMATCHESRESPONSE']._serialized_start=2340
+  _globals['_LISTMATCHESRESPONSE']._serialized_end=2424
+  _globals['_MATCHURLREQUEST']._serialized_start=2427
+  _globals['_MATCHURLREQUEST']._serialized_end=2771
+  _globals['_MATCHURLRESPONSE']._serialized_start=2774
+  _globals['_MATCHURLRESPONSE']._serialized_end=2933
+  _globals['_MATCHURLPROGRESS']._serialized_start=2935
+  _globals['_MATCHURLPROGRESS']._serialized_end=3020
+  _globals['_MATCHURLEND']._serialized_start=3022
+  _globals['_MATCHURLEND']._serialized_end=3135
+  _globals['_MATCHSERVICE']._serialized_start=3277
+  _globals['_MATCHSERVICE']._serialized_end=3682
 # @@protoc_insertion_point(module_scope)

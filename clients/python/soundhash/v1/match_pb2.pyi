@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from soundhash.v1 import ingest_pb2 as _ingest_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -665,3 +666,155 @@ class ListMatchesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMatchesResponse: _TypeAlias = ListMatchesResponse  # noqa: Y015
+
+@_typing.final
+class MatchUrlRequest(_message.Message):
+    """Request of MatchService.MatchUrl."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    FETCH_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """The page or media file, http or https."""
+    @_builtins.property
+    def options(self) -> Global___MatchOptions:
+        """What to answer."""
+
+    @_builtins.property
+    def start(self) -> _duration_pb2.Duration:
+        """Where in the media the clip begins."""
+
+    @_builtins.property
+    def length(self) -> _duration_pb2.Duration:
+        """How much of it to use. Unset: a minute, or less if the media is shorter;
+        at most the server's longest clip.
+        """
+
+    @_builtins.property
+    def fetch(self) -> _ingest_pb2.FetchOptions:
+        """How to fetch it."""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        options: Global___MatchOptions | None = ...,
+        start: _duration_pb2.Duration | None = ...,
+        length: _duration_pb2.Duration | None = ...,
+        fetch: _ingest_pb2.FetchOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fetch", b"fetch", "length", b"length", "options", b"options", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch", b"fetch", "length", b"length", "options", b"options", "start", b"start", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchUrlRequest: _TypeAlias = MatchUrlRequest  # noqa: Y015
+
+@_typing.final
+class MatchUrlResponse(_message.Message):
+    """Response message of MatchService.MatchUrl."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    MATCH_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___MatchUrlProgress:
+        """How far the fetching has come."""
+
+    @_builtins.property
+    def match(self) -> Global___Match:
+        """A match, best first."""
+
+    @_builtins.property
+    def end(self) -> Global___MatchUrlEnd:
+        """The last message."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___MatchUrlProgress | None = ...,
+        match: Global___Match | None = ...,
+        end: Global___MatchUrlEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "event", b"event", "match", b"match", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "event", b"event", "match", b"match", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "match", "end"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___MatchUrlResponse: _TypeAlias = MatchUrlResponse  # noqa: Y015
+
+@_typing.final
+class MatchUrlProgress(_message.Message):
+    """MatchUrlProgress is how far a clip has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_DONE_FIELD_NUMBER: _builtins.int
+    AUDIO_DONE_FIELD_NUMBER: _builtins.int
+    bytes_done: _builtins.int
+    """Bytes fetched."""
+    @_builtins.property
+    def audio_done(self) -> _duration_pb2.Duration:
+        """Audio at hand."""
+
+    def __init__(
+        self,
+        *,
+        bytes_done: _builtins.int = ...,
+        audio_done: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio_done", b"audio_done"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_done", b"audio_done", "bytes_done", b"bytes_done"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchUrlProgress: _TypeAlias = MatchUrlProgress  # noqa: Y015
+
+@_typing.final
+class MatchUrlEnd(_message.Message):
+    """MatchUrlEnd ends the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHES_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    CLIP_DURATION_FIELD_NUMBER: _builtins.int
+    QUERY_ID_FIELD_NUMBER: _builtins.int
+    matches: _builtins.int
+    """Matches sent."""
+    title: _builtins.str
+    """Title that the source gives the clip."""
+    query_id: _builtins.str
+    """UUID of the query; GetMatch and ListMatches know it. Empty when it was not
+    stored.
+    """
+    @_builtins.property
+    def clip_duration(self) -> _duration_pb2.Duration:
+        """How much audio was searched."""
+
+    def __init__(
+        self,
+        *,
+        matches: _builtins.int = ...,
+        title: _builtins.str = ...,
+        clip_duration: _duration_pb2.Duration | None = ...,
+        query_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clip_duration", b"clip_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_duration", b"clip_duration", "matches", b"matches", "query_id", b"query_id", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchUrlEnd: _TypeAlias = MatchUrlEnd  # noqa: Y015

@@ -45,6 +45,11 @@ class MatchServiceStub:
                 request_serializer=soundhash_dot_v1_dot_match__pb2.MatchStreamRequest.SerializeToString,
                 response_deserializer=soundhash_dot_v1_dot_match__pb2.MatchStreamResponse.FromString,
                 _registered_method=True)
+        self.MatchUrl = channel.unary_stream(
+                '/soundhash.v1.MatchService/MatchUrl',
+                request_serializer=soundhash_dot_v1_dot_match__pb2.MatchUrlRequest.SerializeToString,
+                response_deserializer=soundhash_dot_v1_dot_match__pb2.MatchUrlResponse.FromString,
+                _registered_method=True)
         self.GetMatch = channel.unary_unary(
                 '/soundhash.v1.MatchService/GetMatch',
                 request_serializer=soundhash_dot_v1_dot_match__pb2.GetMatchRequest.SerializeToString,
@@ -89,6 +94,19 @@ class MatchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MatchUrl(self, request, context):
+        """Fetches a clip from a URL as SubmitUrl does, only as much audio as it
+        needs, and answers as its parts are matched. Nothing of it is kept.
+
+        Sequence: `progress` messages while it is fetched, `match` messages, then
+        one `end`. FAILED_PRECONDITION with the reasons of ingestion
+        (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE …) and their
+        remedies; RESOURCE_EXHAUSTED (TOO_MANY_MATCHES).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetMatch(self, request, context):
         """Returns one past match. NOT_FOUND (MATCH_NOT_FOUND) when there is none.
         """
@@ -115,6 +133,11 @@ def add_MatchServiceServicer_to_server(servicer, server):
                     servicer.MatchStream,
                     request_deserializer=soundhash_dot_v1_dot_match__pb2.MatchStreamRequest.FromString,
                     response_serializer=soundhash_dot_v1_dot_match__pb2.MatchStreamResponse.SerializeToString,
+            ),
+            'MatchUrl': grpc.unary_stream_rpc_method_handler(
+                    servicer.MatchUrl,
+                    request_deserializer=soundhash_dot_v1_dot_match__pb2.MatchUrlRequest.FromString,
+                    response_serializer=soundhash_dot_v1_dot_match__pb2.MatchUrlResponse.SerializeToString,
             ),
             'GetMatch': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMatch,
@@ -182,6 +205,33 @@ class MatchService:
             '/soundhash.v1.MatchService/MatchStream',
             soundhash_dot_v1_dot_match__pb2.MatchStreamRequest.SerializeToString,
             soundhash_dot_v1_dot_match__pb2.MatchStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MatchUrl(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/soundhash.v1.MatchService/MatchUrl',
+            soundhash_dot_v1_dot_match__pb2.MatchUrlRequest.SerializeToString,
+            soundhash_dot_v1_dot_match__pb2.MatchUrlResponse.FromString,
             options,
             channel_credentials,
             insecure,

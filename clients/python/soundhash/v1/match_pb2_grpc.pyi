@@ -53,6 +53,15 @@ class MatchServiceStub:
     however long the stream runs. A stream that sends nothing for the server's
     idle limit ends with DEADLINE_EXCEEDED (STREAM_IDLE).
     """
+    MatchUrl: _grpc.UnaryStreamMultiCallable[_match_pb2.MatchUrlRequest, _match_pb2.MatchUrlResponse]
+    """Fetches a clip from a URL as SubmitUrl does, only as much audio as it
+    needs, and answers as its parts are matched. Nothing of it is kept.
+
+    Sequence: `progress` messages while it is fetched, `match` messages, then
+    one `end`. FAILED_PRECONDITION with the reasons of ingestion
+    (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE …) and their
+    remedies; RESOURCE_EXHAUSTED (TOO_MANY_MATCHES).
+    """
     GetMatch: _grpc.UnaryUnaryMultiCallable[_match_pb2.GetMatchRequest, _match_pb2.Match]
     """Returns one past match. NOT_FOUND (MATCH_NOT_FOUND) when there is none."""
     ListMatches: _grpc.UnaryUnaryMultiCallable[_match_pb2.ListMatchesRequest, _match_pb2.ListMatchesResponse]
@@ -82,6 +91,15 @@ class MatchServiceAsyncStub(MatchServiceStub):
     has ended or the stream does, and one `summary` last. State is bounded
     however long the stream runs. A stream that sends nothing for the server's
     idle limit ends with DEADLINE_EXCEEDED (STREAM_IDLE).
+    """
+    MatchUrl: _aio.UnaryStreamMultiCallable[_match_pb2.MatchUrlRequest, _match_pb2.MatchUrlResponse]  # type: ignore[assignment]
+    """Fetches a clip from a URL as SubmitUrl does, only as much audio as it
+    needs, and answers as its parts are matched. Nothing of it is kept.
+
+    Sequence: `progress` messages while it is fetched, `match` messages, then
+    one `end`. FAILED_PRECONDITION with the reasons of ingestion
+    (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE …) and their
+    remedies; RESOURCE_EXHAUSTED (TOO_MANY_MATCHES).
     """
     GetMatch: _aio.UnaryUnaryMultiCallable[_match_pb2.GetMatchRequest, _match_pb2.Match]  # type: ignore[assignment]
     """Returns one past match. NOT_FOUND (MATCH_NOT_FOUND) when there is none."""
@@ -121,6 +139,21 @@ class MatchServiceServicer(metaclass=_abc_1.ABCMeta):
         has ended or the stream does, and one `summary` last. State is bounded
         however long the stream runs. A stream that sends nothing for the server's
         idle limit ends with DEADLINE_EXCEEDED (STREAM_IDLE).
+        """
+
+    @_abc_1.abstractmethod
+    def MatchUrl(
+        self,
+        request: _match_pb2.MatchUrlRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_match_pb2.MatchUrlResponse], _abc.AsyncIterator[_match_pb2.MatchUrlResponse]]:
+        """Fetches a clip from a URL as SubmitUrl does, only as much audio as it
+        needs, and answers as its parts are matched. Nothing of it is kept.
+
+        Sequence: `progress` messages while it is fetched, `match` messages, then
+        one `end`. FAILED_PRECONDITION with the reasons of ingestion
+        (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE …) and their
+        remedies; RESOURCE_EXHAUSTED (TOO_MANY_MATCHES).
         """
 
     @_abc_1.abstractmethod

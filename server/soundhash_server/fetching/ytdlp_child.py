@@ -1,4 +1,4 @@
-"""Runs yt-dlp for one page, in a process of its own: ``python -m soundhash_workers.ytdlp_child``.
+"""Runs yt-dlp for one page, in a process of its own (``python -m`` and this module's name).
 
 A request comes as one JSON object on stdin; progress and the outcome leave as JSON lines on
 stdout. The process can be killed at any time, and it guards its own network: whatever code of
@@ -19,7 +19,7 @@ import yt_dlp
 from yt_dlp.utils import YoutubeDLError
 
 from soundhash_server.addresses import is_public_address
-from soundhash_workers.process import die_with_parent
+from soundhash_server.fetching.process import die_with_parent
 
 _PROGRESS_S = 0.25
 _SOCKET_TIMEOUT_S = 30

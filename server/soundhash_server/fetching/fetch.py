@@ -9,9 +9,15 @@ from pathlib import Path
 
 import aiohttp
 
+from soundhash_server.fetching.download import (
+    Limits,
+    NotAFileError,
+    OnBytes,
+    check_free_disk,
+    download,
+)
+from soundhash_server.fetching.ytdlp import fetch_page
 from soundhash_server.sources import title_from_name
-from soundhash_workers.download import Limits, NotAFileError, OnBytes, check_free_disk, download
-from soundhash_workers.ytdlp import fetch_page
 
 
 @dataclass(frozen=True, slots=True)

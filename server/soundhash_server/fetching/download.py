@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 import aiohttp
 
-from soundhash_workers.failures import JobError, from_network, from_status
-from soundhash_workers.http import refusal
+from soundhash_server.fetching.failures import JobError, from_network, from_status
+from soundhash_server.fetching.http import refusal
 
 _BATCH_BYTES = 1 << 20
 _SNIFF_BYTES = 1024

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soundhash_server.errors import PlatformError
+from soundhash_server.fetching.download import Limits, OnBytes
+from soundhash_server.fetching.failures import REASONS, JobError
 from soundhash_server.url_guard import not_allowed
-from soundhash_workers.download import Limits, OnBytes
-from soundhash_workers.failures import REASONS, JobError
 
 _SILENCE_S = 180.0
 _LINE_BYTES = 1 << 20
@@ -56,7 +56,7 @@ async def fetch_page(
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "soundhash_workers.ytdlp_child",
+        "soundhash_server.fetching.ytdlp_child",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
