@@ -97,6 +97,12 @@ calibrate: $(READY) ## what a confidence means at each catalogue size; SET=folde
 	$(BIN)/python -m tests.eval.calibrate --set '$(SET)' $(if $(HOURS),--hours $(HOURS)) \
 		$(if $(LIMIT),--limit $(LIMIT)) --json $(RESULTS)/calibration.json
 
+.PHONY: ceiling
+ceiling: $(READY) ## what limits recall: the evidence or the search; SET=folder
+	@mkdir -p $(RESULTS)
+	$(BIN)/python -m tests.eval.ceiling --set '$(SET)' $(if $(LIMIT),--limit $(LIMIT)) \
+		--json $(RESULTS)/ceiling.json
+
 .PHONY: peers
 peers: $(READY) ## other programs beside ours on the same clips; SET=folder
 	@mkdir -p $(RESULTS)

@@ -43,9 +43,10 @@ LOOP_GLANCE = 1.5
 """Candidates this near to the best glance are verified too: loops and near copies."""
 MOST_LOOPS = 12
 SCAN_HOURS = 100.0
-SCAN_S = 2.5
-"""The triples of a clip as short as this reach beyond its end. Up to this size of a catalogue it is
-laid over everything where no triple has found it (half a millisecond an hour)."""
+SCAN_S = 6.0
+"""The triples of a short clip reach beyond its end, and a voice on top leaves few of them. In a
+catalogue of up to this size it is laid over everything where no triple has found it (half a
+millisecond an hour)."""
 SCAN_ALIGNED = 400
 SCAN_VERIFIED = 12
 FEW_VOTES_HOURS = 100.0
@@ -240,7 +241,7 @@ class WindowSearch:
         self._confirm(candidates.take(here), rows[here], step.verified)
 
     def _scan(self) -> None:
-        """Lay a very short clip, unchanged, over every place of a small catalogue."""
+        """Lay a short clip, unchanged, over every place of a small catalogue."""
         seconds = self._landmarks.n_frames / self._params.frames_per_s
         if seconds > SCAN_S or self._snapshot.hours > SCAN_HOURS:
             return

@@ -3,8 +3,8 @@
     python -m tests.eval.report RESULTS [--out docs]
 
 RESULTS is a folder with result-*.json (``tests.eval.run``) and, where they were measured,
-calibration.json (``tests.eval.calibrate``) and peers.json (``tests.bench.peers``). The same
-results give the same files.
+calibration.json (``tests.eval.calibrate``), ceiling.json (``tests.eval.ceiling``) and peers.json
+(``tests.bench.peers``). The same results give the same files.
 """
 
 import argparse
@@ -119,6 +119,47 @@ def plot_reliability(curves: dict[str, list[dict[str, float]]], path: Path) -> N
     axes.set_ylabel("answers that are right, %")
     axes.legend(frameon=False, fontsize=9, loc="upper left")
     _save(figure, path)
+
+
+WORST = 24
+"""Conditions in the plot of what limits them."""
+
+
+def worst(ceiling: dict[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    """Conditions and lengths of which least is found, with the three shares."""
+    rows = [
+        (f"{condition}, {length} s", row)
+        for condition, lengths in ceiling["conditions"].items()
+        for length, row in lengths.items()
+        if row["clips"] >= 5 and row["found"] < 100.0
+    ]
+    return sorted(rows, key=lambda item: (item[1]["found"], item[0]))[:WORST]
+
+
+def plot_ceiling(ceiling: dict[str, Any], path: Path) -> None:
+    """Of the worst conditions: what the score, the search and both reach."""
+    rows = worst(ceiling)[::-1]
+    figure, axes = _axes(7.5, 1.3 + 0.24 * len(rows), "What limits recall")
+    at = np.arange(len(rows))
+    shares = {key: np.array([row[key] for _, row in rows]) for key in SHARES}
+    axes.barh(at, shares["found"], color=BLUE, height=0.62, label=SHARES["found"])
+    axes.plot(shares["looked_at"], at, "|", color=ORANGE, markersize=11, markeredgewidth=2.5)
+    axes.plot(shares["placed"], at, "D", color=GREEN, markersize=5)
+    axes.plot([], [], "|", color=ORANGE, markeredgewidth=2.5, label=SHARES["looked_at"])
+    axes.plot([], [], "D", color=GREEN, label=SHARES["placed"])
+    axes.set_yticks(at, [name for name, _ in rows], fontsize=7)
+    axes.set_xlim(0, 102)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel("clips, %")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
+    _save(figure, path)
+
+
+SHARES = {
+    "placed": "believed when told the place",
+    "looked_at": "place found by the search",
+    "found": "found and believed",
+}
 
 
 def plot_history(runs: Sequence[dict[str, Any]], path: Path) -> None:
@@ -255,8 +296,9 @@ their condition says ([degrade.py](../tests/eval/degrade.py)). *Found* is an ans
 threshold with the right recording and the offset within 0.5 s, or a place where the recordings
 sound the same (log-band correlation of at least 0.9: loops and reused passages have no single
 right place). *False* is any answer to a clip whose recording is not indexed, unless the answered
-place is the same piece in another mix or version (correlation of at least 0.7); those are counted
-apart. Intervals are Clopper–Pearson's, 95 %.
+place is the same piece in another mix or version (correlation of at least 0.7, or named in
+[twins.txt](../tests/eval/twins.txt)); those are counted apart. Intervals are Clopper–Pearson's,
+95 %.
 
 ![recall against false answers](accuracy/curve.svg)
 
@@ -293,6 +335,30 @@ indexed. Larger catalogues are filled up with made-up recordings.
         )
         + "\n"
     )
+    ceiling_path = results_folder / "ceiling.json"
+    if ceiling_path.exists():
+        ceiling = json.loads(ceiling_path.read_text())
+        plot_ceiling(ceiling, pictures / "ceiling.svg")
+        table = [
+            [name, str(row["clips"]), *(_number(row[key]) for key in SHARES)]
+            for name, row in [*worst(ceiling), ("**all**", ceiling["all"])]
+        ]
+        parts.append(
+            f"""## What limits it
+
+Of the clips of `{ceiling["set"]}` ([ceiling.py](../tests/eval/ceiling.py)): how many the score
+believes when it is told the right place, speed and pitch; at how many the search looks at that
+place by itself; and how many are found. Where the first is low, noise or echo has left too little
+evidence at the right place, and only better evidence would help. Where it is high and the second
+is low, the search misses: of the landmarks that survive, too few triples do. Exact repeats inside
+a recording count as wrong places here.
+
+![what limits recall](accuracy/ceiling.svg)
+
+"""
+            + _table(["", "clips", *(f"{share} %" for share in SHARES.values())], table)
+            + "\n"
+        )
     peers = results_folder / "peers.json"
     if peers.exists():
         parts.append(

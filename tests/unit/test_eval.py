@@ -18,6 +18,7 @@ from tests.bench.peers.ours import SoundHash
 from tests.eval import history, report
 from tests.eval.audio import RATE_HZ, coded, read_wav, write_wav
 from tests.eval.build import build, made_voice
+from tests.eval.ceiling import Ceiling, Prober, shares
 from tests.eval.changes import Material, mixed, rms
 from tests.eval.data import Query, Repeats, index_folder, read_queries
 from tests.eval.degrade import CONDITIONS
@@ -273,3 +274,31 @@ def test_an_absent_peer_says_what_would_help(
         Audfprint()
     with pytest.raises(UnavailableError, match="libchromaprint-tools"):
         Chromaprint()
+
+
+def test_the_ceiling_tells_evidence_from_search(small_set: Path) -> None:
+    prober = Prober(small_set)
+    clips = [prober(query) for query in read_queries(small_set) if query.track]
+    assert clips and all(clip is not None for clip in clips)
+    share = shares([clip for clip in clips if clip is not None], prober.least)
+    assert share["clips"] == len(clips)
+    assert 0.0 < share["found"] <= min(share["placed"], share["looked_at"]) <= 100.0
+    lost = Ceiling("noise", 3.0, told=5.0, searched=None, found=False)
+    faint = Ceiling("noise", 3.0, told=1.0, searched=1.0, found=False)
+    assert shares([lost, faint], 3.0) == {
+        "clips": 2,
+        "placed": 50.0,
+        "looked_at": 50.0,
+        "found": 0.0,
+    }
+
+
+def test_twins_are_no_false_music(tmp_path: Path) -> None:
+    (tmp_path / "refs").mkdir()
+    (tmp_path / "twins.txt").write_text("# why\na b\n")
+    known = Repeats(tmp_path / "refs")
+    asked = dataclasses.replace(query("negative"), source="a")
+    assert judge(asked, "b", 0.0, known) == "shared"
+    assert judge(asked, "c", 0.0, known) == "false"
+    assert judge(dataclasses.replace(asked, source="warzone2100__menu"), "x", 0.0, known) == "false"
+    assert "warzone2100__menu_enhanced" in known.twins["warzone2100__menu"]
