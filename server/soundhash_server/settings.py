@@ -58,6 +58,13 @@ class Settings:
     max_upload_bytes: int = setting(8 << 30, "Largest upload or download.", minimum=1)
     max_media_s: float = setting(24 * 3600.0, "Longest recording that is ingested.", minimum=1)
     max_clip_s: float = setting(600.0, "Longest clip of MatchClip.", minimum=1)
+    max_url_matches: int = setting(
+        4, "MatchUrl calls at once; more get RESOURCE_EXHAUSTED.", minimum=1
+    )
+    clip_fetch_bytes: int = setting(
+        512 << 20, "Most bytes that MatchUrl fetches for one clip.", minimum=1
+    )
+    clip_fetch_s: float = setting(120.0, "How long MatchUrl may take to fetch a clip.", minimum=0.1)
     min_free_disk_bytes: int = setting(
         256 << 20, "Uploads and downloads stop with DISK_FULL below this.", minimum=0
     )

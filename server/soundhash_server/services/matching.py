@@ -13,6 +13,7 @@ from soundhash_engine import ClipTooLong, DecodeError, decode_bytes
 from soundhash_engine.index import Snapshot
 from soundhash_engine.matcher import Match, MatchOptions, MatchResult, match
 from soundhash_engine.postings import Missing
+from soundhash_engine.types import Pcm
 from soundhash_server.errors import not_found
 from soundhash_server.model import MatchRecord, Page, ScoreParts, Video
 from soundhash_server.services.cpu import CpuPool
@@ -67,18 +68,32 @@ class Matching:
         """
         begun = time.perf_counter()
 
-        def work(check: Callable[[], None]) -> MatchResult:
-            check()
+        def decode() -> Pcm:
             try:
-                pcm = decode_bytes(content, max_duration_s=self._max_clip_s)
+                return decode_bytes(content, max_duration_s=self._max_clip_s)
             except DecodeError as error:
                 if error.reason == "MEDIA_TOO_LONG":
                     raise ClipTooLong(f"the clip is longer than {self._max_clip_s:g} s") from error
                 raise
+
+        return await self._answer(decode, options, begun, held_bytes=len(content))
+
+    async def match_audio(self, pcm: Pcm, options: MatchOptions) -> ClipAnswer:
+        """As `match_clip` for audio that is decoded already, mono 8 kHz."""
+        return await self._answer(
+            lambda: pcm, options, time.perf_counter(), held_bytes=int(pcm.nbytes)
+        )
+
+    async def _answer(
+        self, decode: Callable[[], Pcm], options: MatchOptions, begun: float, *, held_bytes: int
+    ) -> ClipAnswer:
+        def work(check: Callable[[], None]) -> MatchResult:
+            check()
+            pcm = decode()
             check()
             return match(self._index.snapshot(), pcm, options)
 
-        result = await self._cpu.run(work, held_bytes=len(content))
+        result = await self._cpu.run(work, held_bytes=held_bytes)
         records = await name_matches(self._videos, result.matches)
         elapsed_s = time.perf_counter() - begun
         query_id, stored = await self._matches.record(

@@ -791,6 +791,8 @@ class MatchUrlEnd(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     CLIP_DURATION_FIELD_NUMBER: _builtins.int
     QUERY_ID_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
     matches: _builtins.int
     """Matches sent."""
     title: _builtins.str
@@ -803,6 +805,14 @@ class MatchUrlEnd(_message.Message):
     def clip_duration(self) -> _duration_pb2.Duration:
         """How much audio was searched."""
 
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """Time the server spent on it, fetching included."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingPart]:
+        """Parts of the index that did not answer; empty when all did."""
+
     def __init__(
         self,
         *,
@@ -810,10 +820,12 @@ class MatchUrlEnd(_message.Message):
         title: _builtins.str = ...,
         clip_duration: _duration_pb2.Duration | None = ...,
         query_id: _builtins.str = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
+        missing: _abc.Iterable[Global___MissingPart] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clip_duration", b"clip_duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clip_duration", b"clip_duration", "elapsed", b"elapsed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_duration", b"clip_duration", "matches", b"matches", "query_id", b"query_id", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_duration", b"clip_duration", "elapsed", b"elapsed", "matches", b"matches", "missing", b"missing", "query_id", b"query_id", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

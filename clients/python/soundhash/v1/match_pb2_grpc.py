@@ -99,9 +99,12 @@ class MatchServiceServicer:
         needs, and answers as its parts are matched. Nothing of it is kept.
 
         Sequence: `progress` messages while it is fetched, `match` messages, then
-        one `end`. FAILED_PRECONDITION with the reasons of ingestion
-        (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE …) and their
-        remedies; RESOURCE_EXHAUSTED (TOO_MANY_MATCHES).
+        one `end`. INVALID_ARGUMENT: URL_NOT_ALLOWED, URL_HOST_UNKNOWN,
+        CLIP_TOO_LONG. FAILED_PRECONDITION with the reasons of ingestion
+        (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE, NOT_MEDIA,
+        CLIP_TOO_SHORT …) and their remedies, and RetryInfo where the source says
+        when to come back. RESOURCE_EXHAUSTED: TOO_MANY_MATCHES (with RetryInfo),
+        DISK_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,9 +58,12 @@ class MatchServiceStub:
     needs, and answers as its parts are matched. Nothing of it is kept.
 
     Sequence: `progress` messages while it is fetched, `match` messages, then
-    one `end`. FAILED_PRECONDITION with the reasons of ingestion
-    (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE …) and their
-    remedies; RESOURCE_EXHAUSTED (TOO_MANY_MATCHES).
+    one `end`. INVALID_ARGUMENT: URL_NOT_ALLOWED, URL_HOST_UNKNOWN,
+    CLIP_TOO_LONG. FAILED_PRECONDITION with the reasons of ingestion
+    (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE, NOT_MEDIA,
+    CLIP_TOO_SHORT …) and their remedies, and RetryInfo where the source says
+    when to come back. RESOURCE_EXHAUSTED: TOO_MANY_MATCHES (with RetryInfo),
+    DISK_FULL.
     """
     GetMatch: _grpc.UnaryUnaryMultiCallable[_match_pb2.GetMatchRequest, _match_pb2.Match]
     """Returns one past match. NOT_FOUND (MATCH_NOT_FOUND) when there is none."""
@@ -97,9 +100,12 @@ class MatchServiceAsyncStub(MatchServiceStub):
     needs, and answers as its parts are matched. Nothing of it is kept.
 
     Sequence: `progress` messages while it is fetched, `match` messages, then
-    one `end`. FAILED_PRECONDITION with the reasons of ingestion
-    (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE …) and their
-    remedies; RESOURCE_EXHAUSTED (TOO_MANY_MATCHES).
+    one `end`. INVALID_ARGUMENT: URL_NOT_ALLOWED, URL_HOST_UNKNOWN,
+    CLIP_TOO_LONG. FAILED_PRECONDITION with the reasons of ingestion
+    (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE, NOT_MEDIA,
+    CLIP_TOO_SHORT …) and their remedies, and RetryInfo where the source says
+    when to come back. RESOURCE_EXHAUSTED: TOO_MANY_MATCHES (with RetryInfo),
+    DISK_FULL.
     """
     GetMatch: _aio.UnaryUnaryMultiCallable[_match_pb2.GetMatchRequest, _match_pb2.Match]  # type: ignore[assignment]
     """Returns one past match. NOT_FOUND (MATCH_NOT_FOUND) when there is none."""
@@ -151,9 +157,12 @@ class MatchServiceServicer(metaclass=_abc_1.ABCMeta):
         needs, and answers as its parts are matched. Nothing of it is kept.
 
         Sequence: `progress` messages while it is fetched, `match` messages, then
-        one `end`. FAILED_PRECONDITION with the reasons of ingestion
-        (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE …) and their
-        remedies; RESOURCE_EXHAUSTED (TOO_MANY_MATCHES).
+        one `end`. INVALID_ARGUMENT: URL_NOT_ALLOWED, URL_HOST_UNKNOWN,
+        CLIP_TOO_LONG. FAILED_PRECONDITION with the reasons of ingestion
+        (HTTP_FORBIDDEN, LIVE_NOT_SUPPORTED, NO_MEDIA_ON_PAGE, NOT_MEDIA,
+        CLIP_TOO_SHORT …) and their remedies, and RetryInfo where the source says
+        when to come back. RESOURCE_EXHAUSTED: TOO_MANY_MATCHES (with RetryInfo),
+        DISK_FULL.
         """
 
     @_abc_1.abstractmethod
