@@ -6,6 +6,7 @@ import posixpath
 import re
 from urllib.parse import quote, unquote, urlunsplit
 
+from soundhash_server.known_sites import Media, Page, recognise, site_of
 from soundhash_server.url_guard import split_url
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -21,13 +22,55 @@ def sha256_key(content_sha256: str) -> str:
     return f"sha256:{content_sha256}"
 
 
-def url_key(url: str) -> str:
-    """Identity of what is behind a URL: RFC 3986 normal form, without fragment and without
-    the query's marks of who sent the reader.
+def media_key(service: str, media_id: str) -> str:
+    """Identity of a recording at a service, by yt-dlp's names: ``media:youtube:ID``.
+
+    service: the extractor's key, in any case. Raises ValueError when one of them is empty.
+    """
+    if not service or not media_id:
+        raise ValueError("a media key needs a service and an id")
+    return f"media:{service.lower()}:{media_id}"
+
+
+def split_media_key(key: str) -> tuple[str, str]:
+    """The service and the id of a media key; both empty for any other key."""
+    kind, _, rest = key.partition(":")
+    service, _, media_id = rest.partition(":")
+    return (service, media_id) if kind == "media" and media_id else ("", "")
+
+
+def search_key(text: str) -> str:
+    """Identity of a search: its words, whatever their case and spacing."""
+    return f"search:{' '.join(text.casefold().split())}"
+
+
+def source_host(url: str) -> str:
+    """The host that a URL's media comes from: lower case, without www or m, and one name for
+    all hosts of a known site (``youtube.com``, ``twitch.tv``, ``x.com``, ...).
 
     Raises PlatformError as `url_guard.split_url`.
     """
+    return site_of(_ascii_host(split_url(url).hostname or ""))
+
+
+def of_known_site(url: str) -> bool:
+    """Whether a URL leads to a page of a site whose recordings only yt-dlp gets at."""
+    return recognise(split_url(url)) is not None
+
+
+def url_key(url: str) -> str:
+    """Identity of what is behind a URL, told without network.
+
+    Where the site and the form of its URL are known, that of the recording (`media_key`). Else
+    the URL in RFC 3986 normal form, without fragment and without the query's marks of who sent
+    the reader. Raises PlatformError as `url_guard.split_url`.
+    """
     parts = split_url(url)
+    match recognise(parts):
+        case Media(service=service, media_id=media_id):
+            return media_key(service, media_id)
+        case Page(url=canonical):
+            parts = split_url(canonical)
     scheme = parts.scheme.lower()
     host = _ascii_host(parts.hostname or "")
     port = parts.port

@@ -24,10 +24,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """transient: whether trying again later can help by itself. remedy: what people can do."""
+    """transient: whether trying again later can help by itself. remedy: what people can do.
+    refusal: the source does not want to be asked any more; counts towards pausing its host.
+    """
 
     transient: bool
     remedy: str
+    refusal: bool = False
 
 
 REASONS: dict[str, Reason] = {
