@@ -350,8 +350,7 @@ Of the clips of `{ceiling["set"]}` ([ceiling.py](../tests/eval/ceiling.py)): how
 believes when it is told the right place, speed and pitch; at how many the search looks at that
 place by itself; and how many are found. Where the first is low, noise or echo has left too little
 evidence at the right place, and only better evidence would help. Where it is high and the second
-is low, the search misses: of the landmarks that survive, too few triples do. Exact repeats inside
-a recording count as wrong places here.
+is low, the search misses: of the landmarks that survive, too few triples do.
 
 ![what limits recall](accuracy/ceiling.svg)
 
