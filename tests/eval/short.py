@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ids = sorted(names)
     for length_s in LENGTHS_S:
         rng = np.random.default_rng(options.seed)
-        verdicts = []
+        verdicts: list[tuple[bool, bool, bool]] = []
         while len(verdicts) < options.clips:
             recording_id = ids[rng.integers(len(ids))]
             pcm = read_pcm(options.folder / "refs" / f"{names[recording_id]}.wav")
