@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from soundhash_engine import Fingerprint, Index, Volume
 from soundhash_engine.score import PUBLISH_CONFIDENCE
 from soundhash_engine.warm import warm
@@ -24,6 +26,9 @@ from tests.eval.figures import summarise
 from tests.eval.run import Examiner, run
 
 FIRST_MADE_UP = 1 << 32
+NULL_SHARES = (0.5, 0.9, 0.95, 0.99, 1.0)
+"""Of the clips that are not indexed: how high their best answers score. How these rise with the
+catalogue is what `score.CATALOGUE_SLOPE` stands for."""
 VOLUME_HOURS = 100.0
 OFF = 0.05
 """A bin is off when its share of right answers lies further from what was said than this."""
@@ -56,7 +61,9 @@ def measure(
         index = Index()
         index.load([own, *fill(real, hours - own.hours)])
         examiner = Examiner(index, names, Repeats(folder / "refs"))
-        summary = summarise(run(examiner, queries, processes), PUBLISH_CONFIDENCE)
+        outcomes = run(examiner, queries, processes)
+        summary = summarise(outcomes, PUBLISH_CONFIDENCE)
+        null = [o.score for o in outcomes if not o.query.track and o.verdict != "shared"]
         rows.append(
             {
                 "hours": index.status().hours,
@@ -71,6 +78,9 @@ def measure(
                 "latency_ms": summary["all"]["latency_ms"],
                 "unindexed_latency_ms": summary["unindexed"]["latency_ms"],
                 "reliability": summary["reliability"],
+                "null_scores": {
+                    f"{share:g}": float(np.quantile(null, share)) for share in NULL_SHARES
+                },
             }
         )
     return rows
@@ -103,6 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{row['wrong']} wrong, {row['false']} false of {row['unindexed']}; published "
             f"{row['published_recall_percent']:.2f} %, {row['published_false']} false"
         )
+        quantiles = ", ".join(
+            f"{100 * float(k):g} %: {v:.2f}" for k, v in row["null_scores"].items()
+        )
+        print(f"  best scores of unindexed clips: {quantiles}")
         for bin_ in row["reliability"]:
             print(
                 f"  {bin_['answers']:6d} answers: said {100 * bin_['confidence']:5.1f} %, right "
