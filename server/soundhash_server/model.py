@@ -69,6 +69,20 @@ class NewVideo:
     description: str = ""
     publish_time: datetime | None = None
     thumbnail_url: str = ""
+    id: UUID | None = None
+    """Its id if it is a new one, where something is kept under it already."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptObject:
+    """What is kept of a video in object storage under one key."""
+
+    key: str
+    size_bytes: int
+    content_sha256: str
+    content_type: str
+    expire_time: datetime | None
+    """When it is deleted; None: never."""
 
 
 class JobKind(enum.Enum):
@@ -223,6 +237,22 @@ JobParameters = IngestParameters | ChannelParameters | FolderParameters
 
 
 @dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to submit together with others.
+
+    parent_id: the CHANNEL or FOLDER job that starts it. channel_id: whose turn it takes.
+    source_host: what it fetches from; empty for what is on disk.
+    """
+
+    kind: JobKind
+    dedupe_key: str
+    parameters: JobParameters
+    parent_id: UUID | None = None
+    channel_id: UUID | None = None
+    source_host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class IngestResult:
     video_id: UUID
     already_indexed: bool
@@ -320,3 +350,89 @@ class Totals:
     landmarks: int
     matches: int
     jobs: dict[JobState, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A list of videos at a source; see soundhash.v1.Channel."""
+
+    id: UUID
+    service: str
+    service_id: str
+    title: str
+    url: str
+    description: str
+    thumbnail_url: str
+    uploads_id: str
+    """What the source calls the list of its uploads; empty where it has no name."""
+    schedule: str
+    next_run_time: datetime | None
+    list_time: datetime | None
+    options: FetchOptions
+    max_videos: int
+    """Of the last submission, as is ``since``: the schedule repeats it."""
+    since: datetime | None
+    create_time: datetime
+    listed: int = 0
+    indexed: int = 0
+    failed: int = 0
+    job_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelFacts:
+    """What a source says about a channel; texts may be empty.
+
+    service_id: the service's own id, where it has one.
+    """
+
+    service_id: str = ""
+    title: str = ""
+    url: str = ""
+    description: str = ""
+    thumbnail_url: str = ""
+    uploads_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedVideo:
+    """A video as a source lists it; texts may be empty.
+
+    service, media_id: its identity. skip_reason: why it cannot be fetched; empty if it can.
+    duration_s: None when the listing does not say.
+    """
+
+    service: str
+    media_id: str
+    url: str
+    title: str
+    description: str = ""
+    thumbnail_url: str = ""
+    publish_time: datetime | None = None
+    duration_s: float | None = None
+    skip_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelVideo:
+    """A video of a channel's listing and what became of it; see soundhash.v1.ChannelVideo."""
+
+    media_id: str
+    title: str
+    url: str
+    publish_time: datetime | None
+    duration_s: float | None
+    job_id: UUID | None
+    state: JobState | None
+    video_id: UUID | None
+    skip_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What an API allows a day; see soundhash.v1.Quota."""
+
+    daily_units: int
+    used_units: int
+    reset_time: datetime
+    configured: bool

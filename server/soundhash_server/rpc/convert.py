@@ -19,10 +19,17 @@ from soundhash.v1 import (
 from soundhash_engine import Comparison, PcmFormat, Segment
 from soundhash_engine.postings import Missing
 from soundhash_server.model import (
+    BatchItem,
+    BatchProgress,
+    BatchResult,
+    ChannelParameters,
     Failure,
+    FetchOptions,
+    FolderParameters,
     IngestParameters,
     IngestResult,
     Job,
+    JobKind,
     JobProgress,
     JobState,
     JobStep,
@@ -45,6 +52,7 @@ from soundhash_server.services.live import (
     StreamEvent,
 )
 from soundhash_server.services.matching import score_parts
+from soundhash_server.services.url_matching import UrlEvent, UrlMatch, UrlProgress
 
 _NANOS = 10**9
 _PCM_ENCODINGS = {
@@ -125,6 +133,38 @@ def _progress(progress: JobProgress) -> ingest_pb2.JobProgress:
         audio_total=None if total_s is None else duration(total_s),
         bytes_done=progress.bytes_done,
         bytes_total=progress.bytes_total,
+        batch=None if progress.batch is None else _batch(progress.batch),
+    )
+
+
+def _batch(batch: BatchProgress) -> ingest_pb2.BatchProgress:
+    return ingest_pb2.BatchProgress(
+        listed=batch.listed,
+        known=batch.known,
+        skipped=batch.skipped,
+        queued=batch.queued,
+        running=batch.running,
+        retrying=batch.retrying,
+        indexed=batch.indexed,
+        failed=batch.failed,
+        videos_per_minute=batch.videos_per_minute,
+        eta=None if batch.eta_s is None else duration(batch.eta_s),
+        running_items=[_batch_item(item) for item in batch.running_items],
+        quota_units=batch.quota_units,
+        listing_done=batch.listing_done,
+        updated=batch.updated,
+        deleted=batch.deleted,
+        duplicates=batch.duplicates,
+        unreadable=batch.unreadable,
+    )
+
+
+def _batch_item(item: BatchItem) -> ingest_pb2.BatchItem:
+    return ingest_pb2.BatchItem(
+        job_id=str(item.job_id),
+        title=item.title,
+        step=_step_number(item.step),
+        fraction=item.fraction,
     )
 
 
@@ -137,7 +177,8 @@ def _failure(failure: Failure) -> ingest_pb2.JobFailure:
     )
 
 
-def _parameters(parameters: IngestParameters) -> ingest_pb2.IngestParameters:
+def _ingest_parameters(parameters: IngestParameters) -> ingest_pb2.IngestParameters:
+    """Without the options of fetching: a proxy's address may hold a password."""
     return ingest_pb2.IngestParameters(
         url=parameters.url,
         file_name=parameters.file_name,
@@ -147,17 +188,54 @@ def _parameters(parameters: IngestParameters) -> ingest_pb2.IngestParameters:
         source_url=parameters.source_url,
         content_sha256=parameters.content_sha256,
         size_bytes=parameters.size_bytes,
+        search=parameters.search,
+        path=parameters.path,
     )
 
 
-def _result(result: IngestResult) -> ingest_pb2.IngestResult:
+def _channel_parameters(parameters: ChannelParameters) -> ingest_pb2.ChannelParameters:
+    return ingest_pb2.ChannelParameters(
+        channel_id=str(parameters.channel_id),
+        channel=parameters.channel,
+        max_videos=parameters.max_videos,
+        since=timestamp(parameters.since),
+        dry_run=parameters.dry_run,
+        only_process=parameters.only_process,
+    )
+
+
+def _folder_parameters(parameters: FolderParameters) -> ingest_pb2.FolderParameters:
+    return ingest_pb2.FolderParameters(
+        path=parameters.path,
+        channel=parameters.channel,
+        dry_run=parameters.dry_run,
+        watch=parameters.watch,
+    )
+
+
+def _ingest_result(result: IngestResult) -> ingest_pb2.IngestResult:
     return ingest_pb2.IngestResult(
         video_id=str(result.video_id), already_indexed=result.already_indexed
     )
 
 
+def _batch_result(result: BatchResult) -> ingest_pb2.BatchResult:
+    return ingest_pb2.BatchResult(
+        counts=_batch(result.counts),
+        quota_units=result.quota_units,
+        new_items=result.new_items,
+        unreadable_items=result.unreadable_items,
+    )
+
+
+def kinds(numbers: Iterable[ingest_pb2.JobKind.ValueType]) -> tuple[JobKind, ...]:
+    """Kinds of a request, whose numbers have been checked."""
+    names = (ingest_pb2.JobKind.Name(number) for number in numbers)
+    return tuple(JobKind(name.removeprefix("JOB_KIND_")) for name in names)
+
+
 def job_message(job: Job) -> ingest_pb2.Job:
-    return ingest_pb2.Job(
+    message = ingest_pb2.Job(
         id=str(job.id),
         kind=ingest_pb2.JobKind.Value(f"JOB_KIND_{job.kind.value}"),
         state=_state_number(job.state),
@@ -170,9 +248,22 @@ def job_message(job: Job) -> ingest_pb2.Job:
         update_time=timestamp(job.update_time),
         start_time=timestamp(job.start_time),
         finish_time=timestamp(job.finish_time),
-        ingest=_parameters(job.parameters),
-        ingest_result=None if job.result is None else _result(job.result),
+        parent_id=_text(job.parent_id),
+        source_host=job.source_host,
     )
+    match job.parameters:
+        case IngestParameters():
+            message.ingest.CopyFrom(_ingest_parameters(job.parameters))
+        case ChannelParameters():
+            message.channel.CopyFrom(_channel_parameters(job.parameters))
+        case FolderParameters():
+            message.folder.CopyFrom(_folder_parameters(job.parameters))
+    match job.result:
+        case IngestResult():
+            message.ingest_result.CopyFrom(_ingest_result(job.result))
+        case BatchResult():
+            message.batch_result.CopyFrom(_batch_result(job.result))
+    return message
 
 
 def _parts(parts: ScoreParts) -> match_pb2.ScoreParts:
@@ -232,6 +323,43 @@ def stream_message(event: StreamEvent) -> match_pb2.MatchStreamResponse:
         missing=[missing_message(part) for part in event.missing],
     )
     return match_pb2.MatchStreamResponse(heard=heard, summary=summary)
+
+
+def url_match_message(event: UrlEvent) -> match_pb2.MatchUrlResponse:
+    match event:
+        case UrlProgress():
+            return match_pb2.MatchUrlResponse(
+                progress=match_pb2.MatchUrlProgress(
+                    bytes_done=event.bytes_done, audio_done=duration(event.audio_done_s)
+                )
+            )
+        case UrlMatch():
+            return match_pb2.MatchUrlResponse(match=match_message(event.match))
+    answer = event.answer
+    return match_pb2.MatchUrlResponse(
+        end=match_pb2.MatchUrlEnd(
+            matches=len(answer.matches),
+            title=event.title,
+            clip_duration=duration(answer.clip_duration_s),
+            query_id=str(answer.query_id),
+            elapsed=duration(event.elapsed_s),
+            missing=[missing_message(part) for part in answer.missing],
+        )
+    )
+
+
+def fetch_options(message: ingest_pb2.FetchOptions) -> FetchOptions:
+    """How to fetch, as a caller asks for it."""
+    return FetchOptions(
+        cookies=message.cookies,
+        cookies_from_browser=message.cookies_from_browser,
+        proxy=message.proxy,
+        player_client=message.player_client,
+        user_agent=message.user_agent,
+        max_bytes=message.max_bytes,
+        max_duration_s=seconds(message.max_duration),
+        max_bytes_per_s=message.max_bytes_per_second,
+    )
 
 
 def pcm_format(message: match_pb2.PcmFormat) -> PcmFormat:

@@ -1,10 +1,11 @@
 """Jobs: rows that move by compare-and-set, so that any process may die at any moment.
 
     QUEUED --claim--> RUNNING --complete--> SUCCEEDED
-                        |  ^ --fail--> RETRYING --claim, when due--> RUNNING
-                        |  |           or FAILED
+                        |  ^ --fail, postpone--> RETRYING --claim, when due--> RUNNING
+                        |  |                     or FAILED
                         |  +-- claim takes over when the lease has expired
                         +--release--> QUEUED
+                        +--finish_listing--> WAITING --its last job ends--> SUCCEEDED
     unfinished --cancel--> CANCELLED;  FAILED, CANCELLED --retry, submit--> QUEUED
 
 A claim gives a lease with a fresh token. Every write of the worker names the token, so one
@@ -23,19 +24,29 @@ import asyncpg
 from soundhash_engine.types import Segment
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.model import (
+    BatchProgress,
+    BatchResult,
     Failure,
-    IngestParameters,
     IngestResult,
     Job,
     JobKind,
+    JobParameters,
     JobProgress,
     JobState,
     JobStep,
     Lease,
+    NewJob,
     NewVideo,
     Page,
 )
-from soundhash_server.store.job_rows import JOB_COLUMNS, progress_json, result_json, to_job
+from soundhash_server.store.batches import UNFINISHED, finish_listing, settle, with_live_counts
+from soundhash_server.store.job_rows import (
+    JOB_COLUMNS,
+    parameters_json,
+    progress_json,
+    result_json,
+    to_job,
+)
 from soundhash_server.store.pages import decode_token, limit_of, make_page
 from soundhash_server.store.pool import Connection, Pool, connection, transaction
 from soundhash_server.store.recordings import store_recording
@@ -53,7 +64,10 @@ WORKER_LOST = Failure(
 _DONE = JobProgress(step=JobStep.DONE, fraction=1.0)
 _AFRESH = """state = 'QUEUED', attempt = 0, result = NULL, progress = '{}', lease_token = NULL,
     lease_expires = NULL, next_attempt_time = NULL, start_time = NULL, finish_time = NULL,
-    update_time = clock_timestamp()"""
+    queue_time = clock_timestamp(), update_time = clock_timestamp()"""
+_CANCELLED = """state = 'CANCELLED', lease_token = NULL, lease_expires = NULL, result = NULL,
+    next_attempt_time = NULL, finish_time = clock_timestamp(), update_time = clock_timestamp()"""
+_CANCEL_TRIES = 20
 _CLAIMABLE = """(state = 'QUEUED'
     OR (state = 'RETRYING' AND next_attempt_time <= clock_timestamp())
     OR (state = 'RUNNING' AND lease_expires < clock_timestamp()))"""
@@ -74,33 +88,27 @@ class Jobs:
         self,
         kind: JobKind,
         dedupe_key: str,
-        parameters: IngestParameters,
+        parameters: JobParameters,
         *,
         request_id: str = "",
         max_attempts: int,
         params_digest: str,
+        parent_id: UUID | None = None,
+        channel_id: UUID | None = None,
+        source_host: str = "",
     ) -> tuple[Job, bool]:
         """The job for this source, and whether a worker has to be woken for it.
 
         The same ``request_id`` or ``dedupe_key`` gives the same job. It is queued afresh, with
-        these parameters, when it failed or was cancelled, or when what it made is gone or has
-        fingerprints of other parameters than ``params_digest``; else it stays as it is.
+        these parameters, when it failed or was cancelled, when it has listed a channel or a
+        folder to the end, or when what it made is gone or has fingerprints of other parameters
+        than ``params_digest``; else it stays as it is, but for a parent that it lacks.
         """
-        values = dataclasses.asdict(parameters)
+        item = NewJob(kind, dedupe_key, parameters, parent_id, channel_id, source_host)
         async with transaction(self._pool) as held:
-            row = await held.fetchrow(
-                "INSERT INTO processing_jobs"  # noqa: S608
-                " (kind, dedupe_key, request_id, parameters, max_attempts)"
-                " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING"
-                f" RETURNING {JOB_COLUMNS}",
-                kind.value,
-                dedupe_key,
-                request_id or None,
-                values,
-                max_attempts,
-            )
-            if row is not None:
-                return to_job(row), True
+            (made,) = await _insert(held, [item], max_attempts, request_id)
+            if made is not None:
+                return made, True
             existing = await held.fetchrow(
                 f"SELECT {JOB_COLUMNS} FROM processing_jobs"  # noqa: S608
                 " WHERE dedupe_key = $1 OR request_id = $2"
@@ -110,17 +118,41 @@ class Jobs:
             )
             if existing is None:
                 raise RuntimeError("a job that was in the way is gone: jobs are never deleted")
-            job = to_job(existing)
-            if not await _stale(held, job, params_digest):
-                return job, job.state is JobState.QUEUED
-            again = await held.fetchrow(
-                f"UPDATE processing_jobs SET {_AFRESH}, parameters = $2, max_attempts = $3"  # noqa: S608
-                f" WHERE id = $1 RETURNING {JOB_COLUMNS}",
-                job.id,
-                values,
-                max_attempts,
+            return await _again(held, to_job(existing), item, max_attempts, params_digest)
+
+    async def submit_many(
+        self, items: Sequence[NewJob], *, max_attempts: int, params_digest: str
+    ) -> list[Job]:
+        """As `submit` for each, in order and in one transaction; the jobs of the items.
+
+        Those in state QUEUED want a worker to be woken. Raises LeaseLost, with nothing
+        submitted, when the parent of one has been cancelled or is finished.
+        """
+        async with transaction(self._pool) as held:
+            jobs = await _insert(held, items, max_attempts)
+            keys = [item.dedupe_key for item, job in zip(items, jobs, strict=True) if job is None]
+            rows = await held.fetch(
+                f"SELECT dedupe_key, {JOB_COLUMNS} FROM processing_jobs"  # noqa: S608
+                " WHERE dedupe_key = ANY($1) ORDER BY id FOR UPDATE",
+                keys,
             )
-        return _present(again), True
+            existing = {row["dedupe_key"]: to_job(row) for row in rows}
+            found = []
+            for item, made in zip(items, jobs, strict=True):
+                job = made or existing[item.dedupe_key]
+                if made is None:
+                    job, _ = await _again(held, job, item, max_attempts, params_digest)
+                    existing[item.dedupe_key] = job
+                found.append(job)
+            # After the jobs, as everywhere. It cannot be cancelled unseen from here to the end.
+            parents = list({item.parent_id for item in items if item.parent_id is not None})
+            states = await held.fetch(
+                "SELECT state FROM processing_jobs WHERE id = ANY($1) ORDER BY id FOR SHARE",
+                parents,
+            )
+            if any(JobState(row["state"]).finished for row in states):
+                raise LeaseLost
+        return found
 
     async def get(self, job_id: UUID) -> Job | None:
         async with connection(self._pool) as held:
@@ -128,23 +160,25 @@ class Jobs:
                 f"SELECT {JOB_COLUMNS} FROM processing_jobs WHERE id = $1",  # noqa: S608
                 job_id,
             )
-        return None if row is None else to_job(row)
+            if row is None:
+                return None
+            (job,) = await with_live_counts(held, [to_job(row)])
+        return job
 
     async def cancel(self, job_id: UUID) -> Job | None:
-        """Cancels a job that is not finished; a finished one is returned as it is.
+        """Cancels a job that is not finished, and with it all that it has started; a finished
+        one is returned as it is.
 
         None when there is no such job.
         """
-        async with connection(self._pool) as held:
-            row = await held.fetchrow(
-                "UPDATE processing_jobs SET state = 'CANCELLED', lease_token = NULL,"  # noqa: S608
-                " lease_expires = NULL, next_attempt_time = NULL,"
-                " finish_time = clock_timestamp(), update_time = clock_timestamp()"
-                " WHERE id = $1 AND state IN ('QUEUED', 'RUNNING', 'RETRYING')"
-                f" RETURNING {JOB_COLUMNS}",
-                job_id,
-            )
-        return await self.get(job_id) if row is None else to_job(row)
+        for _ in range(_CANCEL_TRIES):
+            try:
+                async with transaction(self._pool) as held:
+                    await _cancel(held, job_id)
+                break
+            except _StartedMore:
+                continue
+        return await self.get(job_id)
 
     async def retry(self, job_id: UUID) -> Job | None:
         """Queues a failed or cancelled job afresh. None when there is no such job.
@@ -177,7 +211,7 @@ class Jobs:
         finished, not yet due or unknown; a job whose last attempt's worker vanished becomes
         FAILED with WORKER_LOST.
         """
-        async with connection(self._pool) as held:
+        async with transaction(self._pool) as held:
             row = await held.fetchrow(
                 "UPDATE processing_jobs SET state = 'RUNNING', lease_token = gen_random_uuid(),"  # noqa: S608
                 " lease_expires = clock_timestamp() + $2, attempt = attempt + 1,"
@@ -191,15 +225,16 @@ class Jobs:
             )
             if row is not None:
                 return Lease(to_job(row), row["lease_token"])
-            await held.execute(
+            parent_id = await held.fetchval(
                 "UPDATE processing_jobs SET state = 'FAILED', failure = $2, lease_token = NULL,"
                 " lease_expires = NULL, finish_time = clock_timestamp(),"
                 " update_time = clock_timestamp()"
                 " WHERE id = $1 AND state = 'RUNNING' AND lease_expires < clock_timestamp()"
-                " AND attempt >= max_attempts",
+                " AND attempt >= max_attempts RETURNING parent_id",
                 job_id,
                 dataclasses.asdict(WORKER_LOST),
             )
+            await settle(held, parent_id)
         return None
 
     async def heartbeat(self, token: UUID, progress: JobProgress, lease_s: float) -> bool:
@@ -232,7 +267,36 @@ class Jobs:
             f" finish_time = CASE WHEN {again} THEN NULL ELSE clock_timestamp() END",
             dataclasses.asdict(failure),
             delay,
+            may_end=True,
         )
+
+    async def finish_listing(self, token: UUID, batch: BatchProgress, result: BatchResult) -> None:
+        """Ends a CHANNEL or FOLDER job's own work: it waits until all jobs that it has started
+        have ended in any way, and then has ``result`` with their counts. Raises LeaseLost."""
+        async with transaction(self._pool) as held:
+            row = await held.fetchrow(
+                f"SELECT {JOB_COLUMNS} FROM processing_jobs"  # noqa: S608
+                " WHERE state = 'RUNNING' AND lease_token = $1 FOR NO KEY UPDATE",
+                token,
+            )
+            if row is None:
+                raise LeaseLost
+            await finish_listing(held, to_job(row), batch, result)
+
+    async def settle_waiting(self) -> int:
+        """Ends every job that waits for others that have all ended: one whose last job was
+        changed by other hands than these. Returns how many there were."""
+        async with connection(self._pool) as held:
+            rows = await held.fetch(
+                "SELECT id FROM processing_jobs AS p WHERE state = 'WAITING' AND NOT EXISTS ("  # noqa: S608
+                " SELECT FROM processing_jobs AS c WHERE c.parent_id = p.id"
+                f" AND c.state IN {UNFINISHED})"
+            )
+        settled = 0
+        for row in rows:
+            async with transaction(self._pool) as held:
+                settled += await settle(held, row["id"])
+        return settled
 
     async def complete(
         self, token: UUID, video: NewVideo, segments: Sequence[Segment]
@@ -292,7 +356,7 @@ class Jobs:
         async with connection(self._pool) as held:
             rows = await held.fetch(
                 "SELECT parameters ->> 'content_sha256' AS digest FROM processing_jobs"
-                " WHERE state IN ('QUEUED', 'RUNNING', 'RETRYING')"
+                " WHERE state IN ('QUEUED', 'RUNNING', 'RETRYING') AND kind = 'INGEST'"
             )
         return {row["digest"] for row in rows if row["digest"]}
 
@@ -302,10 +366,17 @@ class Jobs:
         page_token: str,
         states: Sequence[JobState] = (),
         failure_reason: str = "",
+        *,
+        parent_id: UUID | None = None,
+        kinds: Sequence[JobKind] = (),
     ) -> Page[Job]:
-        """Newest first; only those in one of ``states``, with this failure, when given."""
+        """Newest first; only those in one of ``states``, with this failure, that this job has
+        started, of one of ``kinds``, when given."""
         names = sorted({state.value for state in states})
+        kind_names = sorted({kind.value for kind in kinds})
         scope = f"jobs\0{','.join(names)}\0{failure_reason}"
+        if parent_id is not None or kind_names:
+            scope += f"\0{parent_id}\0{','.join(kind_names)}"
         after = decode_token(page_token, scope)
         async with connection(self._pool) as held:
             rows = await held.fetch(
@@ -313,32 +384,131 @@ class Jobs:
                 WHERE (create_time, id) < ($1, $2)
                     AND ($3::text[] = '{{}}' OR state = ANY($3))
                     AND ($4 = '' OR failure ->> 'reason' = $4)
+                    AND ($6::uuid IS NULL OR parent_id = $6)
+                    AND ($7::text[] = '{{}}' OR kind = ANY($7))
                 ORDER BY create_time DESC, id DESC LIMIT $5""",  # noqa: S608
                 after.create_time,
                 after.id,
                 names,
                 failure_reason,
                 limit_of(page_size) + 1,
+                parent_id,
+                kind_names,
             )
-        return make_page(rows, page_size, scope, to_job)
+            page = make_page(rows, page_size, scope, to_job)
+            return dataclasses.replace(page, items=tuple(await with_live_counts(held, page.items)))
 
-    async def _update_held(self, token: UUID, changes: str, *values: object) -> bool:
-        async with connection(self._pool) as held:
-            found = await held.fetchval(
+    async def _update_held(
+        self, token: UUID, changes: str, *values: object, may_end: bool = False
+    ) -> bool:
+        async with (transaction if may_end else connection)(self._pool) as held:
+            row = await held.fetchrow(
                 f"UPDATE processing_jobs SET {changes}, update_time = clock_timestamp()"  # noqa: S608
-                " WHERE state = 'RUNNING' AND lease_token = $1 RETURNING id",
+                " WHERE state = 'RUNNING' AND lease_token = $1 RETURNING state, parent_id",
                 token,
                 *values,
             )
-        return found is not None
+            if may_end and row is not None and JobState(row["state"]).finished:
+                await settle(held, row["parent_id"])
+        return row is not None
+
+
+async def _insert(
+    held: Connection, items: Sequence[NewJob], max_attempts: int, request_id: str = ""
+) -> list[Job | None]:
+    """Inserts jobs whose source has none yet; None for the others."""
+    # In the order of their keys, so that two who insert the same ones do not wait for each
+    # other; created in the order given, for that is the order of their turns.
+    rows = await held.fetch(
+        "INSERT INTO processing_jobs (kind, dedupe_key, parameters, max_attempts,"  # noqa: S608
+        " parent_id, channel_id, source_host, request_id, create_time)"
+        " SELECT i.kind, i.key, i.parameters, $8, i.parent_id, i.channel_id, i.host, $7,"
+        " statement_timestamp() + i.n * interval '1 microsecond'"
+        " FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::uuid[], $5::uuid[], $6::text[])"
+        " WITH ORDINALITY AS i (kind, key, parameters, parent_id, channel_id, host, n)"
+        " ORDER BY i.key, i.n ON CONFLICT DO NOTHING"
+        f" RETURNING dedupe_key, {JOB_COLUMNS}",
+        [item.kind.value for item in items],
+        [item.dedupe_key for item in items],
+        [parameters_json(item.parameters) for item in items],
+        [item.parent_id for item in items],
+        [item.channel_id for item in items],
+        [item.source_host for item in items],
+        request_id or None,
+        max_attempts,
+    )
+    made = {row["dedupe_key"]: to_job(row) for row in rows}
+    return [made.get(item.dedupe_key) for item in items]
+
+
+async def _again(
+    held: Connection, job: Job, item: NewJob, max_attempts: int, params_digest: str
+) -> tuple[Job, bool]:
+    """What becomes of a job that is locked and was submitted again; see `Jobs.submit`."""
+    if await _stale(held, job, params_digest):
+        row = await held.fetchrow(
+            f"UPDATE processing_jobs SET {_AFRESH}, parameters = $2, max_attempts = $3,"  # noqa: S608
+            " parent_id = coalesce($4, parent_id), channel_id = coalesce($5, channel_id),"
+            " source_host = $6"
+            f" WHERE id = $1 RETURNING {JOB_COLUMNS}",
+            job.id,
+            parameters_json(item.parameters),
+            max_attempts,
+            item.parent_id,
+            item.channel_id,
+            item.source_host,
+        )
+        return _present(row), True
+    lacks_parent = job.parent_id is None and item.parent_id not in (None, job.id)
+    if lacks_parent and not job.state.finished:
+        row = await held.fetchrow(
+            "UPDATE processing_jobs SET parent_id = $2, channel_id = coalesce(channel_id, $3)"  # noqa: S608
+            f" WHERE id = $1 RETURNING {JOB_COLUMNS}",
+            job.id,
+            item.parent_id,
+            item.channel_id,
+        )
+        job = _present(row)
+    return job, job.state is JobState.QUEUED
+
+
+class _StartedMore(Exception):  # noqa: N818 - a condition, not a mistake
+    """While a job was being cancelled it has started others."""
+
+
+async def _cancel(held: Connection, job_id: UUID) -> None:
+    """Cancels an unfinished job and its own; raises _StartedMore when some came meanwhile."""
+    state = await held.fetchval("SELECT state FROM processing_jobs WHERE id = $1", job_id)
+    if state is None or JobState(state).finished:
+        return
+    # Its own first: whoever ends one of them locks this job after it.
+    await held.execute(
+        f"WITH own AS (SELECT id FROM processing_jobs WHERE parent_id = $1"  # noqa: S608
+        f" AND state IN {UNFINISHED} ORDER BY id FOR UPDATE)"
+        f" UPDATE processing_jobs SET {_CANCELLED} WHERE id IN (SELECT id FROM own)",
+        job_id,
+    )
+    row = await held.fetchrow(
+        f"UPDATE processing_jobs SET {_CANCELLED}"  # noqa: S608
+        f" WHERE id = $1 AND state IN {UNFINISHED} RETURNING parent_id",
+        job_id,
+    )
+    if row is None or await held.fetchval(
+        f"SELECT EXISTS (SELECT FROM processing_jobs WHERE parent_id = $1"  # noqa: S608
+        f" AND state IN {UNFINISHED})",
+        job_id,
+    ):
+        raise _StartedMore
+    await settle(held, row["parent_id"])
 
 
 async def _stale(held: Connection, job: Job, params_digest: str) -> bool:
     """Whether a submitted job's outcome is not what the caller wants, so it has to run again."""
     if job.state in (JobState.FAILED, JobState.CANCELLED):
         return True
-    if job.result is None:
-        return False
+    if not isinstance(job.result, IngestResult):
+        # A channel or a folder is looked through again whenever that is asked for.
+        return job.state.finished
     digest = await held.fetchval(
         "SELECT params_digest FROM videos WHERE id = $1", job.result.video_id
     )
@@ -357,14 +527,16 @@ async def _locked(held: Connection, token: UUID) -> UUID:
 
 async def _succeed(held: Connection, job_id: UUID, result: IngestResult, audio_s: float) -> None:
     progress = dataclasses.replace(_DONE, audio_done_s=audio_s, audio_total_s=audio_s)
-    await held.execute(
+    parent_id = await held.fetchval(
         "UPDATE processing_jobs SET state = 'SUCCEEDED', result = $2, progress = $3,"
         " failure = NULL, lease_token = NULL, lease_expires = NULL,"
-        " finish_time = clock_timestamp(), update_time = clock_timestamp() WHERE id = $1",
+        " finish_time = clock_timestamp(), update_time = clock_timestamp() WHERE id = $1"
+        " RETURNING parent_id",
         job_id,
         result_json(result),
         progress_json(progress),
     )
+    await settle(held, parent_id)
 
 
 def _present(row: asyncpg.Record | None) -> Job:
