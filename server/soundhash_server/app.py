@@ -26,6 +26,8 @@ from soundhash.v1 import (
 )
 from soundhash_engine.warm import warm
 from soundhash_server.errors import PlatformError
+from soundhash_server.fetching.http import open_session
+from soundhash_server.fetching.scratch import Scratch
 from soundhash_server.lean import give_back_memory
 from soundhash_server.queue import JobQueue
 from soundhash_server.rpc.admin import AdminServicer
@@ -43,9 +45,12 @@ from soundhash_server.services.index import IndexService
 from soundhash_server.services.ingest import Ingest
 from soundhash_server.services.live import LiveMatching
 from soundhash_server.services.matching import Matching
+from soundhash_server.services.partial_uploads import PartialUploads
 from soundhash_server.services.postings import SpreadIndex
 from soundhash_server.services.readiness import Part, Readiness
 from soundhash_server.services.uploads import Spool
+from soundhash_server.services.url_clips import ClipFetcher
+from soundhash_server.services.url_matching import UrlMatching
 from soundhash_server.settings import Settings, SettingsError
 from soundhash_server.store.changes import Changes
 from soundhash_server.store.fingerprints import Fingerprints
@@ -61,6 +66,7 @@ log = structlog.get_logger(__name__)
 MAX_MESSAGE_BYTES = 34 << 20
 """The largest content is 32 MiB; what is a little larger is refused by name, not by gRPC."""
 MAX_CALLS = 2048
+_FETCH_READ_TIMEOUT_S = 30.0
 _CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -125,6 +131,13 @@ class Server:
         )
         await asyncio.to_thread(spool.open)
         closers.callback(spool.close)
+        partials = PartialUploads(
+            spool,
+            settings.partial_uploads_dir,
+            keep_s=settings.partial_upload_s,
+            max_bytes=settings.max_upload_bytes,
+        )
+        await asyncio.to_thread(partials.open)
         self._index = index = IndexService(
             changes,
             listener,
@@ -172,6 +185,7 @@ class Server:
                     videos,
                     queue,
                     spool,
+                    partials,
                     listener,
                     uploads_dir=settings.uploads_dir,
                     max_upload_bytes=settings.max_upload_bytes,
@@ -181,10 +195,26 @@ class Server:
             ),
             self._server,
         )
+        matching = Matching(self._cpu, spread, videos, matches, max_clip_s=settings.max_clip_s)
+        session = await closers.enter_async_context(
+            open_session(
+                allow_private=settings.allow_private_urls, read_timeout_s=_FETCH_READ_TIMEOUT_S
+            )
+        )
+        scratch = await asyncio.to_thread(Scratch, settings.scratch_dir)
+        closers.callback(scratch.close)
+        fetcher = ClipFetcher(settings, session, scratch)
+        closers.callback(fetcher.close)
         match_pb2_grpc.add_MatchServiceServicer_to_server(
             MatchServicer(
-                Matching(self._cpu, spread, videos, matches, max_clip_s=settings.max_clip_s),
+                matching,
                 self._live,
+                UrlMatching(
+                    fetcher,
+                    matching,
+                    max_clip_s=settings.max_clip_s,
+                    allow_private_urls=settings.allow_private_urls,
+                ),
                 max_clip_s=settings.max_clip_s,
             ),
             self._server,
@@ -215,6 +245,7 @@ class Server:
         self._spawn(listener.run(), "listener")
         self._spawn(index.run(), "index")
         self._spawn(spread.run(), "postings")
+        self._spawn(partials.run(), "partial uploads")
         self._spawn(self._health.run(), "health")
         self._spawn(self._readiness.run(), "readiness")
         self._warming = asyncio.create_task(self._warm_up(), name="warm")

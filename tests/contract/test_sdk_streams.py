@@ -149,7 +149,7 @@ async def test_a_refusal_before_the_end_keeps_its_reason(
     scripted.on("Upload", refuse)
     for _ in range(20):
         with pytest.raises(soundhash.ResourceExhausted) as caught:
-            await call("upload", bytes(8 << 20))
+            await call("upload", bytes(7 << 20))
         assert caught.value.reason == "UPLOAD_TOO_LARGE"
 
 

@@ -23,13 +23,13 @@ FailedPrecondition FieldViolation FinalMatch Fingerprint Health Heard IndexStatu
 IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState JobStep Match
 MatchResult MissingPart NotFound OutOfRange PcmEncoding PcmFormat PermissionDenied PostingShard
 ProvisionalMatch ResourceExhausted ScoreParts Segment SharedPassage SoundHashError Stats StreamEvent
-StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented Video __version__
+StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus Video __version__
 """
 
 METHODS = """
 cancel_job close compact_index compare compute_fingerprint delete_video fingerprints
-get_fingerprint get_job get_match get_video health index_status jobs match matches retry_job
-search_videos stats stream submit_url update_video upload videos wait_for_job watch_job
+get_fingerprint get_job get_match get_upload get_video health index_status jobs match matches
+retry_job search_videos stats stream submit_url update_video upload videos wait_for_job watch_job
 """
 
 JOB = ingest_pb2.Job(id="1", state=ingest_pb2.JOB_STATE_SUCCEEDED)
@@ -121,6 +121,7 @@ def test_importing_loads_nothing_heavy(tmp_path: Path) -> None:
 
 CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "Upload": (("upload", b"abc"), {}),
+    "GetUpload": (("get_upload", "0" * 64), {}),
     "SubmitUrl": (("submit_url", "https://example.org/a.mp3"), {}),
     "GetJob": (("get_job", ID), {}),
     "ListJobs": (("jobs",), {}),
@@ -225,6 +226,7 @@ def test_every_field_of_every_answer_arrives() -> None:
         (ingest_pb2.JobFailure, soundhash.JobFailure, set()),
         (ingest_pb2.IngestParameters, soundhash.IngestParameters, set()),
         (ingest_pb2.IngestResult, soundhash.IngestResult, set()),
+        (ingest_pb2.UploadStatus, soundhash.UploadStatus, set()),
         (match_pb2.Match, soundhash.Match, set()),
         (match_pb2.ScoreParts, soundhash.ScoreParts, set()),
         (match_pb2.MatchClipResponse, soundhash.MatchResult, set()),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from soundhash._sync import Client
     from soundhash._types import (
         Comparison,
+        FetchOptions,
         FinalMatch,
         Fingerprint,
         Health,
@@ -63,6 +64,11 @@ if TYPE_CHECKING:
         Stats,
         StreamEvent,
         StreamSummary,
+        UploadStatus,
+        UrlEnd,
+        UrlEvent,
+        UrlMatch,
+        UrlProgress,
         Video,
     )
 
@@ -76,6 +82,7 @@ __all__ = [
     "DataLoss",
     "DeadlineExceeded",
     "FailedPrecondition",
+    "FetchOptions",
     "FieldViolation",
     "FinalMatch",
     "Fingerprint",
@@ -114,6 +121,11 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "UploadStatus",
+    "UrlEnd",
+    "UrlEvent",
+    "UrlMatch",
+    "UrlProgress",
     "Video",
     "__version__",
 ]

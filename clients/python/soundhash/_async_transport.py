@@ -17,12 +17,13 @@ from soundhash import _types as t
 from soundhash._config import ClientConfig
 from soundhash._errors import (
     DeadlineExceeded,
+    Unimplemented,
     client_closed,
     from_rpc_error,
     job_not_finished,
 )
 from soundhash._media import MediaReader, Progress, audio_messages
-from soundhash._retry import Attempts
+from soundhash._retry import Attempts, Position
 from soundhash._stubs import AsyncStubs
 from soundhash.v1 import ingest_pb2, match_pb2
 
@@ -99,20 +100,40 @@ class AsyncTransport:
         progress: Progress | None,
         timeout_s: float | None,
     ) -> T:
-        """Sends media in chunks; again from the start while the server is away."""
+        """Sends media in chunks; again while the server is away: from the start, or from what
+        has arrived where the server keeps that."""
         method = getattr(getattr(self.stubs, upload.service), upload.method)
         attempts = Attempts(self.config.max_retries if reader.rewindable else 0, timeout_s)
+        position = Position()
         while True:
-            await asyncio.to_thread(reader.rewind)
-            call = method(**self._call_options(attempts))
             try:
-                await self._send_chunks(call, upload, reader, progress)
-                return upload.convert(await call)
+                if upload.arrived is not None:
+                    position.found(await self._arrived(upload.arrived, attempts), attempts)
             except grpc.RpcError as error:
                 delay_s = attempts.next_delay_s(from_rpc_error(error, self.config.address))
+                await asyncio.sleep(delay_s)
+                continue
+            await asyncio.to_thread(reader.rewind, position.offset)
+            call = method(**self._call_options(attempts))
+            try:
+                await self._send_chunks(call, upload, reader, progress, position.offset)
+                return upload.convert(await call)
+            except grpc.RpcError as error:
+                failure = from_rpc_error(error, self.config.address)
+                delay_s = position.next_delay_s(failure, attempts)
             finally:
                 call.cancel()
             await asyncio.sleep(delay_s)
+
+    async def _arrived(self, call: calls.Call[t.UploadStatus], attempts: Attempts) -> int:
+        method = getattr(getattr(self.stubs, call.service), call.method)
+        try:
+            message = await method(call.request, **self._call_options(attempts))
+        except grpc.RpcError as error:
+            if isinstance(from_rpc_error(error, self.config.address), Unimplemented):
+                return 0  # an older server, which keeps nothing
+            raise
+        return call.convert(message).received_bytes
 
     async def _send_chunks(
         self,
@@ -120,11 +141,13 @@ class AsyncTransport:
         upload: calls.MediaCall[T],
         reader: MediaReader,
         progress: Progress | None,
+        n_sent: int,
     ) -> None:
         with suppress(_CallEnded):
-            for message in upload.head:
+            for message in upload.head(n_sent):
                 await _write(call, message)
-            n_sent = 0
+            if n_sent and progress is not None:
+                progress(n_sent, reader.size_bytes)
             while chunk := await asyncio.to_thread(reader.read):
                 await _write(call, upload.wrap(chunk))
                 n_sent += len(chunk)
@@ -156,6 +179,21 @@ class AsyncTransport:
             sender.cancel()
             call.cancel()
             await asyncio.wait([sender])
+
+    async def stream_url(
+        self, request: match_pb2.MatchUrlRequest, timeout_s: float | None
+    ) -> AsyncGenerator[t.UrlEvent, None]:
+        """A clip that the server fetches; events as they come."""
+        call = self.stubs.match.MatchUrl(request, timeout=timeout_s, metadata=self.config.metadata)
+        try:
+            async for message in call:
+                event = convert.url_event(message)
+                if event is not None:
+                    yield event
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.config.address) from None
+        finally:
+            call.cancel()
 
     async def watch(self, job_id: str, timeout_s: float | None) -> AsyncGenerator[t.Job, None]:
         """A job at every change until it is finished; comes back when the connection is lost."""

@@ -38,13 +38,18 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class MediaCall(Generic[T]):
-    """A call that sends media in chunks, after the messages of `head`."""
+    """A call that sends media in chunks.
+
+    head: the messages before the chunks, which begin at this byte of the media. arrived: asks
+    how much has arrived of media that the server knows from before; None: it never does.
+    """
 
     service: str
     method: str
-    head: tuple[Message, ...]
+    head: Callable[[int], tuple[Message, ...]]
     wrap: Callable[[bytes], Message]
     convert: Callable[[Any], T]
+    arrived: Call[t.UploadStatus] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,9 @@ def upload(
     content_sha256: str,
     request_id: str,
 ) -> MediaCall[t.Job]:
-    """An upload; without a request id it gets one, so that repeating it is safe."""
+    """An upload; without a request id it gets one, so that repeating it is safe. A large one
+    goes on where it was cut."""
+    content_sha256 = content_sha256 or reader.identity()
     config = ingest_pb2.UploadConfig(
         file_name=file_name or reader.file_name,
         title=title,
@@ -115,17 +122,31 @@ def upload(
         size_bytes=reader.size_bytes or 0,
         request_id=request_id or uuid.uuid4().hex,
     )
-    head = (ingest_pb2.UploadRequest(config=config),)
+
+    def head(offset: int) -> tuple[Message, ...]:
+        config.offset = offset
+        return (ingest_pb2.UploadRequest(config=config),)
+
     return MediaCall(
-        "ingest", "Upload", head, lambda chunk: ingest_pb2.UploadRequest(chunk=chunk), convert.job
+        "ingest",
+        "Upload",
+        head,
+        lambda chunk: ingest_pb2.UploadRequest(chunk=chunk),
+        convert.job,
+        get_upload(content_sha256) if reader.large and content_sha256 else None,
     )
+
+
+def get_upload(content_sha256: str) -> Call[t.UploadStatus]:
+    request = ingest_pb2.GetUploadRequest(content_sha256=content_sha256)
+    return Call("ingest", "GetUpload", request, convert.upload_status, idempotent=True)
 
 
 def compute() -> MediaCall[t.Fingerprint]:
     return MediaCall(
         "fingerprint",
         "Compute",
-        (),
+        lambda _: (),
         lambda chunk: fingerprint_pb2.ComputeRequest(chunk=chunk),
         convert.fingerprint,
     )
@@ -183,6 +204,24 @@ def stream_config(
             options=match_pb2.MatchOptions(top=top, min_confidence=min_confidence),
             stop_after_first=stop_after_first,
         )
+    )
+
+
+def match_url(
+    url: str,
+    start_s: float,
+    length_s: float | None,
+    top: int,
+    min_confidence: float,
+    options: t.FetchOptions | None,
+) -> match_pb2.MatchUrlRequest:
+    """The request of a question by URL."""
+    return match_pb2.MatchUrlRequest(
+        url=url,
+        options=match_pb2.MatchOptions(top=top, min_confidence=min_confidence),
+        start=convert.to_duration(start_s),
+        length=None if length_s is None else convert.to_duration(length_s),
+        fetch=None if options is None else convert.to_fetch_options(options),
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import aclosing
 from types import TracebackType
 
 from soundhash import _calls as calls
+from soundhash import _convert as convert
 from soundhash import _types as t
 from soundhash._async_transport import AsyncTransport
 from soundhash._config import ClientConfig, TlsConfig, resolve_address
@@ -108,10 +110,13 @@ class AsyncClient:
         call it is safe anyway. progress: called with bytes sent and total (None: unknown),
         in the plain client from another thread. timeout_s: None for no limit.
 
-        Tried again while the server is away, when the source can be read again.
+        Tried again while the server is away, when the source can be read again. Large media
+        (8 MiB and more) are read once before, for their SHA-256, and go on where they were cut:
+        also by a later call with the same media, within a day. progress then begins there.
         """
         with MediaReader(source) as reader:
-            call = calls.upload(
+            call = await asyncio.to_thread(
+                calls.upload,
                 reader,
                 title=title,
                 external_id=external_id,
@@ -122,6 +127,15 @@ class AsyncClient:
                 request_id=request_id,
             )
             return await self._transport.send_media(call, reader, progress, timeout_s)
+
+    async def get_upload(
+        self, content_sha256: str, *, timeout_s: float | None = None
+    ) -> t.UploadStatus:
+        """Tells how much of a file has arrived whose upload was cut.
+
+        content_sha256: of the whole file, in lower-case hexadecimal. `upload` asks by itself.
+        """
+        return await self._transport.unary(calls.get_upload(content_sha256), timeout_s)
 
     async def submit_url(
         self,
@@ -218,6 +232,46 @@ class AsyncClient:
         """
         config = calls.stream_config(pcm, top, min_confidence, stop_after_first)
         return self._transport.stream(config, chunks, timeout_s)
+
+    async def match_url(
+        self,
+        url: str,
+        *,
+        start_s: float = 0.0,
+        length_s: float | None = None,
+        top: int = 0,
+        min_confidence: float = 0.0,
+        options: t.FetchOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> t.MatchResult:
+        """Has the server fetch a clip from a URL and finds the videos that it is from.
+
+        url: a media file, or a page of a site that yt-dlp knows; only as much of it is fetched
+        as is needed, and nothing is kept. start_s, length_s: the part of it to use (None: a
+        minute; at most 10 minutes). options: how to fetch it. top and min_confidence are as in
+        `match`. timeout_s: None for no limit. Not tried again.
+        """
+        request = calls.match_url(url, start_s, length_s, top, min_confidence, options)
+        async with aclosing(self._transport.stream_url(request, timeout_s)) as events:
+            return convert.url_result([event async for event in events])
+
+    def stream_url(
+        self,
+        url: str,
+        *,
+        start_s: float = 0.0,
+        length_s: float | None = None,
+        top: int = 0,
+        min_confidence: float = 0.0,
+        options: t.FetchOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[t.UrlEvent, None]:
+        """As `match_url`, event by event: progress, the matches, one UrlEnd.
+
+        Closing the iterator ends the call.
+        """
+        request = calls.match_url(url, start_s, length_s, top, min_confidence, options)
+        return self._transport.stream_url(request, timeout_s)
 
     async def get_match(self, match_id: str, *, timeout_s: float | None = None) -> t.Match:
         """Returns one past match."""

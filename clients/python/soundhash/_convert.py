@@ -87,6 +87,10 @@ def _progress(m: ingest_pb2.JobProgress) -> t.JobProgress:
     )
 
 
+def upload_status(m: ingest_pb2.UploadStatus) -> t.UploadStatus:
+    return t.UploadStatus(m.received_bytes, _time(m, "expire_time"))
+
+
 def job(m: ingest_pb2.Job) -> t.Job:
     failure = parameters = result = None
     if m.HasField("failure"):
@@ -194,6 +198,66 @@ def stream_event(m: match_pb2.MatchStreamResponse) -> t.StreamEvent | None:
             )
         case _:
             return None
+
+
+def url_event(m: match_pb2.MatchUrlResponse) -> t.UrlEvent | None:
+    """The event, or None for a kind that this client does not know."""
+    match m.WhichOneof("event"):
+        case "progress":
+            return t.UrlProgress(m.progress.bytes_done, seconds(m.progress.audio_done))
+        case "match":
+            return t.UrlMatch(match(m.match))
+        case "end":
+            return t.UrlEnd(
+                query_id=m.end.query_id,
+                match_count=m.end.matches,
+                title=m.end.title,
+                clip_duration_s=seconds(m.end.clip_duration),
+                elapsed_s=seconds(m.end.elapsed),
+                missing=_missing(m.end.missing),
+            )
+        case _:
+            return None
+
+
+def url_result(events: Iterable[t.UrlEvent]) -> t.MatchResult:
+    """All events of an answer as one."""
+    matches = []
+    end = t.UrlEnd("", 0, "", 0.0, 0.0)
+    for event in events:
+        if isinstance(event, t.UrlMatch):
+            matches.append(event.match)
+        elif isinstance(event, t.UrlEnd):
+            end = event
+    return t.MatchResult(
+        end.query_id, tuple(matches), end.clip_duration_s, end.elapsed_s, end.missing, end.title
+    )
+
+
+def to_fetch_options(value: t.FetchOptions) -> ingest_pb2.FetchOptions:
+    return ingest_pb2.FetchOptions(
+        cookies=value.cookies,
+        cookies_from_browser=value.cookies_from_browser,
+        proxy=value.proxy,
+        player_client=value.player_client,
+        user_agent=value.user_agent,
+        max_bytes=value.max_bytes,
+        max_duration=None if value.max_duration_s is None else to_duration(value.max_duration_s),
+        max_bytes_per_second=value.max_bytes_per_s,
+    )
+
+
+def fetch_options(m: ingest_pb2.FetchOptions) -> t.FetchOptions:
+    return t.FetchOptions(
+        cookies=m.cookies,
+        cookies_from_browser=m.cookies_from_browser,
+        proxy=m.proxy,
+        player_client=m.player_client,
+        user_agent=m.user_agent,
+        max_bytes=m.max_bytes,
+        max_duration_s=seconds(m.max_duration) if m.HasField("max_duration") else None,
+        max_bytes_per_s=m.max_bytes_per_second,
+    )
 
 
 def pcm_format(value: t.PcmFormat) -> match_pb2.PcmFormat:

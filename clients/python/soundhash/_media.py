@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import uuid
@@ -27,6 +28,8 @@ CHUNK_BYTES = 256 * 1024
 MAX_CLIP_BYTES = 32 << 20
 MAX_COMPARED_BYTES = 16 << 20
 MAX_AUDIO_MESSAGE_BYTES = 1 << 20
+RESUMED_BYTES = 8 << 20
+"""Uploads from this size on go on where they were cut; smaller ones begin anew."""
 
 
 class MediaReader:
@@ -57,10 +60,27 @@ class MediaReader:
             self.size_bytes = self._file.seek(0, os.SEEK_END) - self._start
             self._file.seek(self._start)
 
-    def rewind(self) -> None:
-        """Goes back to where reading began. Only what is rewindable."""
+    def rewind(self, offset: int = 0) -> None:
+        """Goes back to where reading began, or so many bytes behind it. Only what is
+        rewindable."""
         if self.rewindable:
-            self._file.seek(self._start)
+            self._file.seek(self._start + offset)
+
+    @property
+    def large(self) -> bool:
+        """Whether it can be read again and is large enough to go on where it was cut."""
+        return self.size_bytes is not None and self.size_bytes >= RESUMED_BYTES
+
+    def identity(self) -> str:
+        """The SHA-256 of large media in lower-case hexadecimal, for which all of it is read;
+        empty for others."""
+        if not self.large:
+            return ""
+        self.rewind()
+        digest = hashlib.sha256()
+        while chunk := self.read(CHUNK_BYTES):
+            digest.update(chunk)
+        return digest.hexdigest()
 
     def read(self, n_bytes: int = CHUNK_BYTES) -> bytes:
         """The next bytes, at most this many; empty at the end."""

@@ -17,6 +17,10 @@ _PATIENCE = 3
 takes seconds, and its job goes on meanwhile."""
 
 
+_MISMATCHES = 3
+"""So often an upload is told that it goes on at the wrong place before it gives up."""
+
+
 def may_pass(error: SoundHashError) -> bool:
     """Whether the same call can succeed later: the server is away, or asks to come back."""
     if isinstance(error, Unavailable):
@@ -78,3 +82,30 @@ class Attempts:
         """The call works (streams): what fails after this counts from the beginning."""
         self._failures = 0
         self._max_retries = self._first_retries * _PATIENCE
+
+
+class Position:
+    """Where an upload goes on. offset: in bytes from the start of the media."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        self._furthest = 0
+        self._mismatches = 0
+
+    def found(self, offset: int, attempts: Attempts) -> None:
+        """So much has arrived; getting further counts as working."""
+        self.offset = offset
+        if offset > self._furthest > 0:
+            attempts.works()
+        self._furthest = max(self._furthest, offset)
+
+    def next_delay_s(self, error: Exception, attempts: Attempts) -> float:
+        """As `Attempts.next_delay_s`; the wrong place is asked for again at once."""
+        if (
+            isinstance(error, SoundHashError)
+            and error.reason == "UPLOAD_OFFSET_MISMATCH"
+            and self._mismatches < _MISMATCHES
+        ):
+            self._mismatches += 1
+            return 0.0
+        return attempts.next_delay_s(error)

@@ -15,12 +15,13 @@ from soundhash import _types as t
 from soundhash._config import ClientConfig
 from soundhash._errors import (
     DeadlineExceeded,
+    Unimplemented,
     client_closed,
     from_rpc_error,
     job_not_finished,
 )
 from soundhash._media import MediaReader, Progress, audio_messages
-from soundhash._retry import Attempts
+from soundhash._retry import Attempts, Position
 from soundhash._stubs import Stubs
 from soundhash.v1 import ingest_pb2, match_pb2
 
@@ -100,12 +101,14 @@ class Transport:
         progress: Progress | None,
         timeout_s: float | None,
     ) -> T:
-        """Sends media in chunks; again from the start while the server is away."""
+        """Sends media in chunks; again while the server is away: from the start, or from what
+        has arrived where the server keeps that."""
         method = getattr(getattr(self.stubs, upload.service), upload.method)
 
-        def messages() -> Iterator[Any]:
-            yield from upload.head
-            n_sent = 0
+        def messages(n_sent: int) -> Iterator[Any]:
+            yield from upload.head(n_sent)
+            if n_sent and progress is not None:
+                progress(n_sent, reader.size_bytes)
             while chunk := reader.read():
                 yield upload.wrap(chunk)
                 n_sent += len(chunk)
@@ -113,21 +116,38 @@ class Transport:
                     progress(n_sent, reader.size_bytes)
 
         attempts = Attempts(self.config.max_retries if reader.rewindable else 0, timeout_s)
+        position = Position()
         while True:
-            reader.rewind()
-            feed = _Feed(messages())
+            try:
+                if upload.arrived is not None:
+                    position.found(self._arrived(upload.arrived, attempts), attempts)
+            except grpc.RpcError as error:
+                delay_s = attempts.next_delay_s(from_rpc_error(error, self.config.address))
+                time.sleep(delay_s)
+                continue
+            reader.rewind(position.offset)
+            feed = _Feed(messages(position.offset))
             call = method.future(feed, **self._call_options(attempts))
             feed.attach(call.cancel)
             try:
                 return upload.convert(call.result())
             except (grpc.RpcError, grpc.FutureCancelledError) as error:
                 failure = feed.error or from_rpc_error(error, self.config.address)
-                delay_s = attempts.next_delay_s(failure)
+                delay_s = position.next_delay_s(failure, attempts)
             finally:
                 call.cancel()
                 if reader.rewindable:
                     feed.stop()
             time.sleep(delay_s)
+
+    def _arrived(self, call: calls.Call[t.UploadStatus], attempts: Attempts) -> int:
+        method = getattr(getattr(self.stubs, call.service), call.method)
+        try:
+            return call.convert(method(call.request, **self._call_options(attempts))).received_bytes
+        except grpc.RpcError as error:
+            if isinstance(from_rpc_error(error, self.config.address), Unimplemented):
+                return 0  # an older server, which keeps nothing
+            raise
 
     def stream(
         self,
@@ -152,6 +172,21 @@ class Transport:
                     yield event
         except grpc.RpcError as error:
             raise feed.error or from_rpc_error(error, self.config.address) from None
+        finally:
+            call.cancel()
+
+    def stream_url(
+        self, request: match_pb2.MatchUrlRequest, timeout_s: float | None
+    ) -> Generator[t.UrlEvent, None, None]:
+        """A clip that the server fetches; events as they come."""
+        call = self.stubs.match.MatchUrl(request, timeout=timeout_s, metadata=self.config.metadata)
+        try:
+            for message in call:
+                event = convert.url_event(message)
+                if event is not None:
+                    yield event
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.config.address) from None
         finally:
             call.cancel()
 

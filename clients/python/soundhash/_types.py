@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 
@@ -152,6 +152,38 @@ class JobFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadStatus:
+    """How much of a file has arrived.
+
+    received_bytes: from the file's start. expire_time: when they are thrown away; None when
+    there are none, or all.
+    """
+
+    received_bytes: int
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """How to fetch a source; what is empty, 0 or None comes from the server's settings.
+
+    cookies: name of a cookies file of the workers. cookies_from_browser: "name" or
+    "name:profile". proxy: http, https or socks5 URL; never shown again. player_client: YouTube's
+    client that yt-dlp pretends to be. max_bytes, max_duration_s: what is larger or longer is
+    refused. max_bytes_per_s: bound of the speed.
+    """
+
+    cookies: str = ""
+    cookies_from_browser: str = ""
+    proxy: str = field(default="", repr=False)
+    player_client: str = ""
+    user_agent: str = ""
+    max_bytes: int = 0
+    max_duration_s: float | None = None
+    max_bytes_per_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class IngestParameters:
     """What an ingest job was asked to do. url is empty for an upload, file_name for a URL."""
 
@@ -271,6 +303,7 @@ class MatchResult:
 
     clip_duration_s: length of the decoded clip. elapsed_s: time that the server spent. missing:
     parts of the index that did not answer; only without any does "no match" mean "not indexed".
+    title: what its source calls the clip, where it was fetched from a URL.
     """
 
     query_id: str
@@ -278,6 +311,42 @@ class MatchResult:
     clip_duration_s: float
     elapsed_s: float
     missing: tuple[MissingPart, ...] = ()
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UrlProgress:
+    """How far a clip has come that the server fetches: bytes, and seconds of audio at hand."""
+
+    bytes_done: int
+    audio_done_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class UrlMatch:
+    """A match of a fetched clip; the most confident comes first."""
+
+    match: Match
+
+
+@dataclass(frozen=True, slots=True)
+class UrlEnd:
+    """The end of the answer to a fetched clip; nothing follows.
+
+    title: what the source calls the clip, may be empty. clip_duration_s: audio that was searched.
+    elapsed_s: time that the server spent, with fetching.
+    """
+
+    query_id: str
+    match_count: int
+    title: str
+    clip_duration_s: float
+    elapsed_s: float
+    missing: tuple[MissingPart, ...] = ()
+
+
+UrlEvent = UrlProgress | UrlMatch | UrlEnd
+"""What `stream_url` yields."""
 
 
 @dataclass(frozen=True, slots=True)

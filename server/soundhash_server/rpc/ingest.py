@@ -7,7 +7,7 @@ from uuid import UUID
 
 from soundhash.v1 import ingest_pb2, ingest_pb2_grpc
 from soundhash_server.errors import ErrorKind, PlatformError
-from soundhash_server.rpc.convert import job_message, states
+from soundhash_server.rpc.convert import job_message, states, timestamp
 from soundhash_server.rpc.interceptors import Context
 from soundhash_server.services.ingest import Ingest, UploadSpec, UrlSpec
 
@@ -32,8 +32,17 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             content_sha256=config.content_sha256,
             size_bytes=config.size_bytes,
             request_id=config.request_id,
+            offset=config.offset,
         )
         return job_message(await self._ingest.upload(spec, _chunks(request_iterator)))
+
+    async def GetUpload(
+        self, request: ingest_pb2.GetUploadRequest, context: Context
+    ) -> ingest_pb2.UploadStatus:
+        status = await self._ingest.upload_status(request.content_sha256)
+        return ingest_pb2.UploadStatus(
+            received_bytes=status.received_bytes, expire_time=timestamp(status.expire_time)
+        )
 
     async def SubmitUrl(
         self, request: ingest_pb2.SubmitUrlRequest, context: Context

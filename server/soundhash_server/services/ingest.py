@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -13,7 +15,8 @@ from soundhash_engine import PARAMS
 from soundhash_server.errors import ErrorKind, PlatformError, not_found
 from soundhash_server.model import IngestParameters, Job, JobKind, JobState, Page, Video
 from soundhash_server.queue import JobQueue
-from soundhash_server.services.uploads import Received, Spool
+from soundhash_server.services.partial_uploads import PartialStatus, PartialUploads
+from soundhash_server.services.uploads import Received, Receiver, Spool
 from soundhash_server.sources import sha256_key, url_key
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.listener import JOBS, Listener
@@ -36,6 +39,13 @@ class UploadSpec:
     content_sha256: str
     size_bytes: int
     request_id: str
+    offset: int = 0
+    """Where the chunks begin in the file."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether what arrives of it can be told from other files, and so be kept."""
+        return bool(self.content_sha256 and self.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,7 @@ class Ingest:
         videos: Videos,
         queue: JobQueue,
         spool: Spool,
+        partials: PartialUploads,
         listener: Listener,
         *,
         uploads_dir: Path,
@@ -69,6 +80,7 @@ class Ingest:
         self._videos = videos
         self._queue = queue
         self._spool = spool
+        self._partials = partials
         self._listener = listener
         self._uploads_dir = uploads_dir
         self._max_upload_bytes = max_upload_bytes
@@ -76,16 +88,28 @@ class Ingest:
         self._allow_private_urls = allow_private_urls
 
     async def upload(self, spec: UploadSpec, chunks: AsyncIterator[bytes]) -> Job:
-        """Receives a whole file and submits its job; whatever fails leaves nothing behind.
+        """Receives a whole file and submits its job. Whatever fails leaves nothing behind, but
+        for what has arrived of a resumable file.
 
         Raises PlatformError INVALID_ARGUMENT: EMPTY_MEDIA, CHECKSUM_MISMATCH,
-        UPLOAD_SIZE_MISMATCH; RESOURCE_EXHAUSTED: UPLOAD_TOO_LARGE, TOO_MANY_UPLOADS, DISK_FULL;
-        ALREADY_EXISTS: EXTERNAL_ID_TAKEN.
+        UPLOAD_SIZE_MISMATCH, INVALID_REQUEST; RESOURCE_EXHAUSTED: UPLOAD_TOO_LARGE,
+        TOO_MANY_UPLOADS, DISK_FULL; ALREADY_EXISTS: EXTERNAL_ID_TAKEN; FAILED_PRECONDITION:
+        UPLOAD_OFFSET_MISMATCH; ABORTED: UPLOAD_IN_PROGRESS.
         """
+        if spec.offset and not spec.resumable:
+            raise _offset_without_identity()
         if spec.content_sha256:
             # Before the bytes are sent, where that can be known.
             await self._check_external_id(spec.external_id, _same_content(spec.content_sha256))
-        async with self._spool.receive(self._max_upload_bytes, spec.size_bytes) as receiver:
+        if spec.resumable and spec.offset == spec.size_bytes:
+            whole = self._uploads_dir / spec.content_sha256
+            if await asyncio.to_thread(whole.exists):
+                # It arrived, and only the answer got lost.
+                async for chunk in chunks:
+                    if chunk:
+                        raise _size_mismatch(spec.size_bytes, spec.size_bytes + len(chunk))
+                return await self._submit_upload(spec, whole, spec.content_sha256, spec.size_bytes)
+        async with self._receiving(spec) as receiver:
             async for chunk in chunks:
                 await receiver.write(chunk)
                 if spec.size_bytes and receiver.size_bytes > spec.size_bytes:
@@ -95,20 +119,39 @@ class Ingest:
             await self._check_external_id(spec.external_id, _same_content(received.content_sha256))
             path = self._uploads_dir / received.content_sha256
             await self._spool.in_thread(lambda: _publish(received.path, path))
+        return await self._submit_upload(spec, path, received.content_sha256, received.size_bytes)
+
+    async def upload_status(self, content_sha256: str) -> PartialStatus:
+        """How much of a file has arrived."""
+        whole = self._uploads_dir / content_sha256
+        with contextlib.suppress(FileNotFoundError):
+            return PartialStatus((await asyncio.to_thread(whole.stat)).st_size, None)
+        return await self._partials.status(content_sha256)
+
+    def _receiving(self, spec: UploadSpec) -> AbstractAsyncContextManager[Receiver]:
+        if spec.resumable:
+            return self._partials.receive(spec.content_sha256, spec.size_bytes, spec.offset)
+        return self._spool.receive(self._max_upload_bytes, spec.size_bytes)
+
+    async def _submit_upload(
+        self, spec: UploadSpec, path: Path, content_sha256: str, size_bytes: int
+    ) -> Job:
+        """Submits the file that lies at ``path``."""
         job = await self._submit(
-            sha256_key(received.content_sha256),
+            sha256_key(content_sha256),
             IngestParameters(
                 file_name=_base_name(spec.file_name),
                 title=spec.title,
                 external_id=spec.external_id,
                 channel=spec.channel,
                 source_url=spec.source_url,
-                content_sha256=received.content_sha256,
-                size_bytes=received.size_bytes,
+                content_sha256=content_sha256,
+                size_bytes=size_bytes,
             ),
             spec.request_id,
         )
-        if job.state.finished and job.parameters.content_sha256 == received.content_sha256:
+        same = getattr(job.parameters, "content_sha256", "") == content_sha256
+        if job.state.finished and same:
             # Done long ago: nobody will read these bytes.
             await self._spool.in_thread(lambda: path.unlink(missing_ok=True))
         return job
@@ -179,7 +222,7 @@ class Ingest:
         Raises PlatformError NOT_FOUND (JOB_NOT_FOUND), FAILED_PRECONDITION (JOB_NOT_RETRYABLE).
         """
         job = await self.get(job_id)
-        content = job.parameters.content_sha256
+        content = _uploaded(job)
         if (
             job.state in (JobState.FAILED, JobState.CANCELLED)
             and content
@@ -224,6 +267,12 @@ def _same_content(content_sha256: str) -> Callable[[Video], bool]:
     return lambda video: video.content_sha256 == content_sha256
 
 
+def _uploaded(job: Job) -> str:
+    """SHA-256 of the uploaded bytes that a job needs; empty when it needs none."""
+    asked = job.parameters
+    return asked.content_sha256 if isinstance(asked, IngestParameters) and not asked.path else ""
+
+
 def _base_name(file_name: str) -> str:
     """The name without folders, whatever system it comes from."""
     return file_name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
@@ -257,6 +306,16 @@ def _check_received(spec: UploadSpec, received: Received) -> None:
             "Send the file again; it may have changed while it was sent.",
             metadata={"expected": spec.content_sha256, "received": received.content_sha256},
         )
+
+
+def _offset_without_identity() -> PlatformError:
+    return PlatformError(
+        ErrorKind.INVALID_ARGUMENT,
+        "INVALID_REQUEST",
+        "An upload that goes on needs content_sha256 and size_bytes.",
+        "Set both, as in the upload that was cut.",
+        violations={"config.offset": "needs content_sha256 and size_bytes"},
+    )
 
 
 def _size_mismatch(expected: int, received: int) -> PlatformError:

@@ -14,11 +14,14 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from soundhash_server.errors import ErrorKind, PlatformError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 log = structlog.get_logger(__name__)
 
@@ -41,16 +44,17 @@ class Received:
 class Receiver:
     """Takes the bytes of one file, in order."""
 
-    def __init__(self, spool: Spool, path: Path, max_bytes: int) -> None:
+    def __init__(self, spool: Spool, path: Path, max_bytes: int, file: int, digest: _Hash) -> None:
+        """file: descriptor to write to, closed by `discard`. digest: of what it has already."""
         self._spool = spool
         self._path = path
         self._max_bytes = max_bytes
-        self._hash = hashlib.sha256()
+        self._hash = digest
         self._batch = bytearray()
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        # Says to other processes that somebody still writes this file.
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._file = file
+        self._written_bytes = 0
         self.size_bytes = 0
+        """What has come, also what is not written yet."""
 
     async def write(self, chunk: bytes) -> None:
         """Takes the next bytes.
@@ -80,7 +84,9 @@ class Receiver:
         self._hash.update(batch)
         rest = memoryview(batch)
         while rest:
-            rest = rest[os.write(self._file, rest) :]
+            written_bytes = os.write(self._file, rest)
+            self._written_bytes += written_bytes
+            rest = rest[written_bytes:]
 
     def discard(self) -> None:
         """Removes the file unless it has been moved away."""
@@ -130,10 +136,13 @@ class Spool:
         """
         if expected_bytes > max_bytes:
             raise too_large(max_bytes)
-        async with self._place():
+        async with self.place():
             await self.in_thread(lambda: self.check_space(expected_bytes))
             path = self._directory / uuid.uuid4().hex
-            receiver = Receiver(self, path, max_bytes)
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            # Says to other processes that somebody still writes this file.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            receiver = Receiver(self, path, max_bytes, file, hashlib.sha256())
             try:
                 yield receiver
             finally:
@@ -160,7 +169,11 @@ class Spool:
             raise
 
     @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
+    async def place(self) -> AsyncIterator[None]:
+        """One of the places for uploads; waits for its turn.
+
+        Raises PlatformError RESOURCE_EXHAUSTED (TOO_MANY_UPLOADS).
+        """
         try:
             async with asyncio.timeout(self._wait_s):
                 await self._places.acquire()
