@@ -15,10 +15,22 @@ ADD COLUMN list_time timestamptz,
 ADD COLUMN schedule text NOT NULL DEFAULT '',
 ADD COLUMN next_run_time timestamptz,
 ADD COLUMN fetch_options jsonb NOT NULL DEFAULT '{}',
+-- Of its last submission: the schedule repeats it.
+ADD COLUMN max_videos integer NOT NULL DEFAULT 0,
+ADD COLUMN since timestamptz,
 ADD CONSTRAINT channels_scheduled CHECK ((schedule = '') = (next_run_time IS NULL));
 CREATE UNIQUE INDEX channels_by_service ON channels (service, service_id) WHERE service <> '';
 CREATE INDEX channels_due ON channels (next_run_time) WHERE next_run_time IS NOT NULL;
 CREATE INDEX channels_by_time ON channels (create_time DESC, id DESC);
+
+-- Other names by which a channel was asked for: handles, legacy user names.
+CREATE TABLE channel_aliases (
+    service text NOT NULL,
+    name text NOT NULL,
+    channel_id uuid NOT NULL REFERENCES channels (id) ON DELETE CASCADE,
+    PRIMARY KEY (service, name)
+);
+CREATE INDEX channel_aliases_by_channel ON channel_aliases (channel_id);
 
 ALTER TABLE processing_jobs
 ADD COLUMN parent_id uuid REFERENCES processing_jobs (id) ON DELETE CASCADE,
@@ -102,15 +114,36 @@ CREATE TABLE folder_files (
 );
 CREATE INDEX folder_files_by_content ON folder_files (content_sha256);
 
--- What is kept of videos in object storage.
+-- What is kept of videos in object storage. A row is there before its object is and stays until
+-- the object is gone, so that none is forgotten, however a process ends.
 CREATE TABLE media_objects (
-    key text PRIMARY KEY,
+    -- The storage's address without secrets: keys of another one are left alone.
+    storage text NOT NULL,
+    key text NOT NULL,
+    -- A worker chooses it before it stores the video, which need not be there (yet, or any more).
     video_id uuid NOT NULL,
-    size_bytes bigint NOT NULL,
-    content_sha256 text NOT NULL,
+    -- WRITING: by a worker, or left behind by one. KEPT: whole, and the video is there.
+    -- DOOMED: to be deleted.
+    state text NOT NULL DEFAULT 'WRITING' CHECK (state IN ('WRITING', 'KEPT', 'DOOMED')),
+    size_bytes bigint NOT NULL DEFAULT 0,
+    -- Empty until the object is whole.
+    content_sha256 text NOT NULL DEFAULT '',
     content_type text NOT NULL,
     create_time timestamptz NOT NULL DEFAULT now(),
-    expire_time timestamptz
+    update_time timestamptz NOT NULL DEFAULT now(),
+    expire_time timestamptz,
+    PRIMARY KEY (storage, key)
 );
 CREATE INDEX media_objects_by_video ON media_objects (video_id);
+CREATE INDEX media_objects_unsettled ON media_objects (storage, update_time) WHERE state <> 'KEPT';
 CREATE INDEX media_objects_expiring ON media_objects (expire_time) WHERE expire_time IS NOT NULL;
+
+-- Whoever deletes a video, however: its objects go after it.
+CREATE FUNCTION doom_objects() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE media_objects SET state = 'DOOMED', update_time = clock_timestamp()
+    WHERE video_id = OLD.id AND state <> 'DOOMED';
+    RETURN NULL;
+END $$;
+CREATE TRIGGER doom_objects AFTER DELETE ON videos
+FOR EACH ROW EXECUTE FUNCTION doom_objects();

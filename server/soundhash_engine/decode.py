@@ -73,11 +73,12 @@ class AudioInfo:
 
 
 class MonoResampler:
-    """Audio frames of any and changing format to mono 8 kHz chunks."""
+    """Audio frames of any and changing format to mono chunks, of 8 kHz if nothing else is said."""
 
-    def __init__(self, chunk_samples: int = 0) -> None:
+    def __init__(self, chunk_samples: int = 0, rate_hz: int = SAMPLE_RATE_HZ) -> None:
         """`chunk_samples`: length of the chunks that come out; 0: as it comes."""
         self._chunk_samples = chunk_samples
+        self._rate_hz = rate_hz
         self._format: tuple[str, str, int] | None = None
         self._resampler: AudioResampler | None = None
         self._downmix: AudioResampler | None = None
@@ -116,7 +117,7 @@ class MonoResampler:
         return AudioResampler(
             format="flt",
             layout="mono",
-            rate=SAMPLE_RATE_HZ,
+            rate=self._rate_hz,
             frame_size=self._chunk_samples,
             options={"rematrix_maxval": "1"},
         )
@@ -239,10 +240,12 @@ def _open_whole(file: IO[bytes]) -> tuple[InputContainer, AudioStream]:
         raise sharpen(error, head) from error.__cause__
 
 
-def _decode(file: IO[bytes], max_duration_s: float | None) -> Iterator[Pcm]:
+def _decode(
+    file: IO[bytes], max_duration_s: float | None, rate_hz: int = SAMPLE_RATE_HZ
+) -> Iterator[Pcm]:
     container, stream = _open_whole(file)
-    resampler = MonoResampler(_CHUNK_SAMPLES)
-    left = None if max_duration_s is None else round(max_duration_s * SAMPLE_RATE_HZ)
+    resampler = MonoResampler(_CHUNK_SAMPLES, rate_hz)
+    left = None if max_duration_s is None else round(max_duration_s * rate_hz)
     with container:
         for frame in audio_frames(container, stream):
             for pcm in resampler.push(frame):
@@ -268,16 +271,19 @@ def sharpen(error: DecodeError, head: bytes) -> DecodeError:
     return error
 
 
-def decode_file(path: str | Path, *, max_duration_s: float | None = None) -> Iterator[Pcm]:
-    """Decode a file to mono 8 kHz float32 chunks of about a second, in bounded memory.
+def decode_file(
+    path: str | Path, *, max_duration_s: float | None = None, rate_hz: int = SAMPLE_RATE_HZ
+) -> Iterator[Pcm]:
+    """Decode a file to mono float32 chunks of about a second, in bounded memory.
 
+    `rate_hz`: other than the engine's 8 kHz only for those who keep or play what comes out.
     Damaged places are skipped. Raises OSError if the file cannot be opened, DecodeError
     (EMPTY_MEDIA, NOT_MEDIA, NO_AUDIO_STREAM, TRUNCATED_MEDIA, DECODE_FAILED) when there is no
     sound to be had, and MEDIA_TOO_LONG on the way, as soon as more than `max_duration_s`
     would come.
     """
     with Path(path).open("rb") as file:
-        yield from _decode(file, max_duration_s)
+        yield from _decode(file, max_duration_s, rate_hz)
 
 
 def decode_bytes(data: bytes, *, max_duration_s: float | None = None) -> Pcm:

@@ -295,6 +295,29 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class PausedHost:
+    """A source that is left alone until then; refusals: in a row, reason: of the last one."""
+
+    host: str
+    until: datetime
+    reason: str
+    refusals: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """All jobs whose last attempt failed for one reason; see soundhash.v1.FailureGroup."""
+
+    reason: str
+    remedy: str
+    failed: int
+    retrying: int
+    example: str
+    example_job_id: UUID
+    latest_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """A worker's right to carry out a job; every write of the worker names the token,
     so that one which lost its lease cannot change anything."""

@@ -1,33 +1,17 @@
-"""Files to fingerprints, each decoded in a process of its own.
-
-What comes in is untrusted and decoders are native code: one may hang, crash or eat memory. In
-its own process that costs one job and no other, and a cancelled job stops at once. Children are
-forked from a server process that has the engine loaded and no threads, in some milliseconds.
-"""
+"""Files to fingerprints, each decoded in a process of its own."""
 
 from __future__ import annotations
 
-import signal
 import threading
-import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from soundhash_engine import PARAMS, Segment
 from soundhash_server.fetching.failures import JobError
-from soundhash_workers.forks import CONTEXT
-
-_STALL_S = 120.0
-_POLL_S = 0.1
-_EXIT_S = 5.0
-_SERVER_GONE = 255
-"""multiprocessing's exit status of a child whose fork server has vanished, and it with that."""
-
-# Starting one process looks after all others, which multiprocessing does not guard.
-_processes = threading.Lock()
+from soundhash_workers.children import STALL_S, ChildCancelled, converse
 
 OnAudio = Callable[[float, float | None], None]
 """Called with the seconds of audio done and the total that the container states, if any."""
@@ -42,8 +26,7 @@ class Extracted:
     landmark_count: int
 
 
-class ExtractionCancelled(Exception):  # noqa: N818 - no error
-    """`cancel` was set."""
+ExtractionCancelled = ChildCancelled
 
 
 def extract(
@@ -52,7 +35,7 @@ def extract(
     max_media_s: float,
     cancel: threading.Event,
     on_audio: OnAudio,
-    stall_s: float = _STALL_S,
+    stall_s: float = STALL_S,
 ) -> Extracted:
     """Decodes and fingerprints a file; blocks, so that it belongs into a thread.
 
@@ -61,17 +44,7 @@ def extract(
     EngineError for media without usable sound, JobError (DECODE_STALLED, DECODE_CRASHED,
     OUT_OF_MEMORY, SILENT_AUDIO, CLIP_TOO_SHORT), OSError.
     """
-    ours, theirs = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=_run_child, args=(theirs, path, max_media_s), daemon=True)
-    with ours:
-        try:
-            with theirs, _processes:
-                process.start()
-            found = _receive(ours, cancel, on_audio, stall_s)
-        except EOFError:
-            raise _crash(process) from None
-        finally:
-            _end(process)
+    found = _receive(path, max_media_s, cancel, on_audio, stall_s)
     if found.duration_s < PARAMS.min_clip_s:
         raise JobError("CLIP_TOO_SHORT", f"The recording lasts {found.duration_s:.2f} s only.")
     if found.landmark_count == 0:
@@ -87,53 +60,24 @@ def _run_child(answers: Connection, path: Path, max_media_s: float) -> None:
 
 
 def _receive(
-    answers: Connection, cancel: threading.Event, on_audio: OnAudio, stall_s: float
+    path: Path, max_media_s: float, cancel: threading.Event, on_audio: OnAudio, stall_s: float
 ) -> Extracted:
     segments: list[Segment] = []
     total_s: float | None = None
-    heard_s = time.monotonic()
-    while True:
-        if cancel.is_set():
-            raise ExtractionCancelled
-        if not answers.poll(_POLL_S):
-            if time.monotonic() - heard_s > stall_s:
-                raise JobError("DECODE_STALLED", f"The decoder brings nothing for {stall_s:g} s.")
-            continue
-        heard_s = time.monotonic()
-        match answers.recv():
-            case ("segment", segment):
-                segments.append(segment)
-            case ("total", total):
-                total_s = total
-                on_audio(0.0, total_s)
-            case ("progress", done_s):
-                on_audio(done_s, total_s)
-            case ("done", duration_s, landmark_count):
-                on_audio(duration_s, duration_s)
-                return Extracted(tuple(segments), duration_s, landmark_count)
-            case ("failed" | "error", Exception() as error):
-                raise error
-
-
-def _crash(process: ForkServerProcess) -> JobError:
-    status: int | None = _SERVER_GONE
-    with _processes:
-        if process.pid is not None:
-            process.join(_EXIT_S)
-            status = process.exitcode
-    if status in (-signal.SIGKILL, _SERVER_GONE):
-        # What the kernel does when memory runs out; nobody else kills it here.
-        return JobError("OUT_OF_MEMORY", "The decoder was killed.")
-    return JobError("DECODE_CRASHED", f"The decoder crashed (status {status}).")
-
-
-def _end(process: ForkServerProcess) -> None:
-    with _processes:
-        if process.pid is None:
-            return
-        process.join(0)
-        if process.exitcode is None:
-            process.kill()
-            process.join(_EXIT_S)
-        if process.exitcode is not None:
-            process.close()
+    arguments = (path, max_media_s)
+    with closing(converse(_run_child, arguments, cancel=cancel, stall_s=stall_s)) as answers:
+        for answer in answers:
+            match answer:
+                case ("segment", segment):
+                    segments.append(segment)
+                case ("total", total):
+                    total_s = total
+                    on_audio(0.0, total_s)
+                case ("progress", done_s):
+                    on_audio(done_s, total_s)
+                case ("done", duration_s, landmark_count):
+                    on_audio(duration_s, duration_s)
+                    return Extracted(tuple(segments), duration_s, landmark_count)
+                case ("failed" | "error", Exception() as error):
+                    raise error
+    raise RuntimeError("a child's answers have no end of their own")

@@ -31,14 +31,8 @@ warm()
 def run(answers: Connection, path: Path, max_media_s: float) -> None:
     """Sends ("total", s | None), then ("progress", s) and ("segment", Segment) as they come, and
     at last ("done", duration_s, landmark_count), ("failed", EngineError) or ("error", OSError).
-
-    When the worker is gone, so is the process that this one was forked from, and so is this.
     """
-    die_with_parent(os.getppid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # A file that wants gigabytes is no recording.
-    _limit_memory()
+    settle()
     try:
         _extract(answers, path, max_media_s)
     except EngineError as error:
@@ -50,6 +44,18 @@ def run(answers: Connection, path: Path, max_media_s: float) -> None:
         # A mistake of ours, and not for the parent to unpickle.
         traceback.print_exc()
         answers.send(("error", RuntimeError(f"{type(error).__name__} while extracting")))
+
+
+def settle() -> None:
+    """What every child does first: it ends with the worker, and has bounded memory.
+
+    When the worker is gone, so is the process that this one was forked from, and so is this.
+    """
+    die_with_parent(os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A file that wants gigabytes is no recording.
+    _limit_memory()
 
 
 def _extract(answers: Connection, path: Path, max_media_s: float) -> None:

@@ -7,7 +7,9 @@ import os
 from multiprocessing import forkserver
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["soundhash_workers.extract_child"])
+CONTEXT.set_forkserver_preload(
+    ["soundhash_workers.extract_child", "soundhash_workers.render_child"]
+)
 
 
 def prepare() -> None:

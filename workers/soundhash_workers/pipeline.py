@@ -30,8 +30,10 @@ from soundhash_server.model import (
 from soundhash_server.settings import Settings
 from soundhash_server.sources import clean_text, title_from_name, url_key
 from soundhash_server.store.videos import Videos, external_id_taken
+from soundhash_server.twitch import clip_id_of_key
 from soundhash_server.url_guard import check_url
 from soundhash_workers.extract import Extracted, extract
+from soundhash_workers.keeping import Keeper
 from soundhash_workers.uploads import Upload
 
 
@@ -57,6 +59,9 @@ class Report:
             audio_done_s=done_s,
             audio_total_s=total_s,
         )
+
+    def on_keep(self, fraction: float) -> None:
+        self.progress = replace(self.progress, step=JobStep.KEEP, fraction=fraction)
 
     def on_store(self) -> None:
         self.progress = replace(self.progress, step=JobStep.STORE, fraction=0.0)
@@ -87,11 +92,13 @@ class Pipeline:
         videos: Videos,
         scratch: Scratch,
         session: aiohttp.ClientSession,
+        keeper: Keeper,
     ) -> None:
         self._settings = settings
         self._videos = videos
         self._scratch = scratch
         self._session = session
+        self._keeper = keeper
         # More decoders than cores only take memory.
         self._decoders = asyncio.Semaphore(settings.effective_cpu_threads)
         self._threads = ThreadPoolExecutor(
@@ -130,6 +137,9 @@ class Pipeline:
         size = parameters.size_bytes
         report.progress = JobProgress(step=JobStep.FINGERPRINT, bytes_done=size, bytes_total=size)
         extracted = await self._extract(upload.path, report)
+        video_id = await self._keeper.keep(
+            upload.path, known=known.id if known else None, on_fraction=report.on_keep
+        )
         title = clean_text(parameters.title) or title_from_name(parameters.file_name)
         return Prepared(
             NewVideo(
@@ -140,6 +150,7 @@ class Pipeline:
                 source_key="",
                 content_sha256=digest,
                 duration_s=extracted.duration_s,
+                id=video_id,
             ),
             extracted.segments,
         )
@@ -156,6 +167,13 @@ class Pipeline:
                 return Known(same.id, key)
             await self._check_external_id(parameters, same or known)
             extracted = await self._extract(fetched.path, report)
+            replaced = same or known
+            video_id = await self._keeper.keep(
+                fetched.path,
+                known=replaced.id if replaced else None,
+                clip_id=clip_id_of_key(key),
+                on_fraction=report.on_keep,
+            )
         return Prepared(
             NewVideo(
                 title=clean_text(parameters.title) or clean_text(fetched.title) or "Untitled",
@@ -165,6 +183,7 @@ class Pipeline:
                 source_key=key,
                 content_sha256=fetched.content_sha256,
                 duration_s=extracted.duration_s,
+                id=video_id,
             ),
             extracted.segments,
         )

@@ -16,6 +16,7 @@ from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.scratch import Scratch
 from soundhash_server.queue import JobQueue
 from soundhash_server.store.jobs import Jobs
+from soundhash_workers.keeping import KeptSweeper
 from soundhash_workers.uploads import UploadSweeper
 
 _MAX_WAKES = 500
@@ -34,6 +35,7 @@ class Sweeper:
         queue: JobQueue,
         scratch: Scratch,
         uploads: UploadSweeper,
+        kept: KeptSweeper,
         *,
         sweep_s: float,
         grace_s: float,
@@ -42,6 +44,7 @@ class Sweeper:
         self._queue = queue
         self._scratch = scratch
         self._uploads = uploads
+        self._kept = kept
         self._sweep_s = sweep_s
         self._grace_s = grace_s
 
@@ -56,6 +59,7 @@ class Sweeper:
                 if turn % _FILES_EVERY == 0:
                     await asyncio.to_thread(self._scratch.sweep)
                     await self._uploads.sweep(self._grace_s)
+                    await self._kept.sweep()
                 failing = False
             except (PlatformError, OSError) as error:
                 if not failing:

@@ -15,12 +15,15 @@ from soundhash_server.fetching.http import open_session
 from soundhash_server.fetching.scratch import Scratch
 from soundhash_server.queue import JobQueue, open_redis
 from soundhash_server.settings import Settings
+from soundhash_server.storage import open_storage
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.migrate import status
+from soundhash_server.store.objects import Objects
 from soundhash_server.store.pool import create_pool
 from soundhash_server.store.videos import Videos
 from soundhash_server.tasks import end
 from soundhash_workers import forks
+from soundhash_workers.keeping import Keeper, KeptSweeper
 from soundhash_workers.pipeline import Pipeline
 from soundhash_workers.runner import JobRunner
 from soundhash_workers.sweeper import Sweeper
@@ -91,7 +94,11 @@ async def _resources(settings: Settings) -> AsyncIterator[tuple[WakeUps, Sweeper
         scratch = Scratch(settings.scratch_dir)
         stack.callback(scratch.close)
         jobs, videos = Jobs(pool), Videos(pool)
-        pipeline = Pipeline(settings, videos, scratch, session)
+        storage = open_storage(settings)
+        objects = Objects(pool, storage.name if storage else "")
+        keeper = Keeper(settings, storage, objects, scratch, session)
+        stack.callback(keeper.close)
+        pipeline = Pipeline(settings, videos, scratch, session, keeper)
         stack.callback(pipeline.close)
         runner = JobRunner(settings, jobs, pipeline)
 
@@ -106,6 +113,7 @@ async def _resources(settings: Settings) -> AsyncIterator[tuple[WakeUps, Sweeper
             JobQueue(redis),
             scratch,
             UploadSweeper(settings.uploads_dir, jobs, videos, PARAMS.digest),
+            KeptSweeper(objects, storage),
             sweep_s=settings.sweep_s,
             grace_s=settings.job_lease_s,
         )

@@ -10,6 +10,7 @@ import asyncpg
 from soundhash_engine.types import Segment
 from soundhash_server.model import IngestResult, NewVideo
 from soundhash_server.store.fingerprints import replace_segments
+from soundhash_server.store.objects import settle_objects
 from soundhash_server.store.pool import Connection
 from soundhash_server.store.videos import channel_id, external_id_taken
 
@@ -50,11 +51,13 @@ async def store_recording(
                 video.source_key,
             )
         if same_bytes["params_digest"] == params_digest:
+            await settle_objects(held, video_id)
             return IngestResult(video_id, already_indexed=True)
     elif same_source is not None:
         video_id = same_source
     else:
         video_id = await _insert(held, video, params_digest, revision)
+    await settle_objects(held, video_id)
     await replace_segments(held, video_id, segments)
     await held.execute(
         """UPDATE videos SET content_sha256 = $2, duration_s = $3, segment_count = $4,
@@ -75,9 +78,10 @@ async def store_recording(
 async def _insert(held: Connection, video: NewVideo, params_digest: str, revision: int) -> UUID:
     try:
         video_id: UUID = await held.fetchval(
-            """INSERT INTO videos (channel_id, title, source_url, external_id, source_key,
+            """INSERT INTO videos (id, channel_id, title, source_url, external_id, source_key,
                 content_sha256, duration_s, segment_count, landmark_count, params_digest, revision)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9) RETURNING id""",
+            VALUES (coalesce($10, gen_random_uuid()), $1, $2, $3, $4, $5, $6, $7, 0, 0, $8, $9)
+            RETURNING id""",
             await channel_id(held, video.channel),
             video.title,
             video.source_url,
@@ -87,6 +91,7 @@ async def _insert(held: Connection, video: NewVideo, params_digest: str, revisio
             video.duration_s,
             params_digest,
             revision,
+            video.id,
         )
     except asyncpg.UniqueViolationError:
         # Bytes and source were looked up under the catalogue's lock: only this one is left.
