@@ -71,6 +71,11 @@ def site_of(host: str) -> str:
     return rest if first in ("www", "m", "mobile") and "." in rest else host
 
 
+def is_known_site(host: str) -> bool:
+    """Whether a host (lower case) belongs to one of the sites that are known here."""
+    return site_of(host) in _FINDERS
+
+
 def recognise(parts: SplitResult) -> Media | Page | None:
     """What a URL leads to, where its site and form are known; None for all others."""
     host = (parts.hostname or "").lower().rstrip(".")

@@ -6,7 +6,7 @@ import posixpath
 import re
 from urllib.parse import quote, unquote, urlunsplit
 
-from soundhash_server.known_sites import Media, Page, recognise, site_of
+from soundhash_server.known_sites import Media, Page, is_known_site, recognise, site_of
 from soundhash_server.url_guard import split_url
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -54,8 +54,8 @@ def source_host(url: str) -> str:
 
 
 def of_known_site(url: str) -> bool:
-    """Whether a URL leads to a page of a site whose recordings only yt-dlp gets at."""
-    return recognise(split_url(url)) is not None
+    """Whether a URL is of a site whose recordings only yt-dlp gets at."""
+    return is_known_site(_ascii_host(split_url(url).hostname or ""))
 
 
 def url_key(url: str) -> str:

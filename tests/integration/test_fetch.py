@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import aiohttp
 import psutil
@@ -118,7 +119,7 @@ async def test_encoded_bodies_are_decoded(web: Loopback, fetcher: Fetcher) -> No
 @pytest.mark.parametrize(
     ("status", "reason", "transient"),
     [
-        (403, "HTTP_FORBIDDEN", False),
+        (403, "HTTP_FORBIDDEN", True),
         (404, "HTTP_NOT_FOUND", False),
         (410, "HTTP_GONE", False),
         (429, "HTTP_TOO_MANY_REQUESTS", True),
@@ -138,7 +139,7 @@ async def test_retry_after_in_seconds_and_as_a_date(web: Loopback, fetcher: Fetc
     url = web.url("/status/429?Retry-After=")
     assert (await fetcher.fails(url + "17", "HTTP_TOO_MANY_REQUESTS")).retry_after_s == 17.0
     when = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    error = await fetcher.fails(url + when, "HTTP_TOO_MANY_REQUESTS")
+    error = await fetcher.fails(url + quote(when), "HTTP_TOO_MANY_REQUESTS")
     assert error.retry_after_s == pytest.approx(100, abs=5)
     assert (await fetcher.fails(url + "x", "HTTP_TOO_MANY_REQUESTS")).retry_after_s is None
 

@@ -109,7 +109,7 @@ async def test_pages_are_not_fetched_from_loopback_either(web: Loopback, tmp_pat
 
 GUARDED = """
 import os, socket, subprocess, sys
-from soundhash_server.fetching.ytdlp_child import guard
+from soundhash_server.fetching.guard import guard
 
 guard(allow_private=False)
 port = int(sys.argv[1])

@@ -90,7 +90,12 @@ def test_where_only_the_service_knows_the_id_there_is_one_address(one: str, othe
 )
 def test_other_pages_keep_their_url_as_key(url: str) -> None:
     assert url_key(url).startswith("url:")
-    assert not of_known_site(url)
+
+
+def test_sites() -> None:
+    assert of_known_site("https://www.youtube.com/@channel")
+    assert of_known_site("https://vm.tiktok.com/ZMabc")
+    assert not of_known_site("https://notyoutube.com/watch?v=dQw4w9WgXcQ")
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import hashlib
 import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +16,7 @@ import aiohttp
 
 from soundhash_server.fetching.failures import JobError, from_network, from_status
 from soundhash_server.fetching.http import refusal
+from soundhash_server.fetching.retry_after import retry_after_s
 
 _BATCH_BYTES = 1 << 20
 _SNIFF_BYTES = 1024
@@ -36,11 +35,12 @@ OnBytes = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one download."""
+    """Bounds of one download. max_bytes_per_s: 0 for none."""
 
     max_bytes: int
     min_free_disk_bytes: int
     total_s: float = 6 * 3600.0
+    max_bytes_per_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +63,26 @@ class _CutError(Exception):
 
 
 async def download(
-    session: aiohttp.ClientSession, url: str, path: Path, limits: Limits, on_bytes: OnBytes
+    session: aiohttp.ClientSession,
+    url: str,
+    path: Path,
+    limits: Limits,
+    on_bytes: OnBytes,
+    *,
+    user_agent: str = "",
 ) -> Downloaded:
     """Fetches ``url`` to ``path``. A connection that breaks is continued by a range request.
 
+    user_agent: empty for the session's own.
     Raises NotAFileError, JobError, PlatformError (URL_NOT_ALLOWED), OSError (disk).
     """
     try:
         async with asyncio.timeout(limits.total_s):
             with path.open("wb") as file:
-                return await _Download(session, url, file, path, limits, on_bytes).run()
+                running = _Download(session, url, file, path, limits, on_bytes)
+                if user_agent:
+                    running.headers["User-Agent"] = user_agent
+                return await running.run()
     except TimeoutError:
         raise JobError("FETCH_STALLED", "The source takes too long.") from None
 
@@ -87,6 +97,7 @@ class _Download:
         limits: Limits,
         on_bytes: OnBytes,
     ) -> None:
+        self.headers: dict[str, str] = {}
         self._session = session
         self._url = url
         self._file = file
@@ -97,6 +108,8 @@ class _Download:
         self._done_bytes = 0
         self._total_bytes = 0
         self._checked_bytes = 0
+        self._received_bytes = 0
+        self._start_s = time.monotonic()
         self._validator = ""
         self._final_url = url
 
@@ -119,7 +132,7 @@ class _Download:
         return Downloaded(self._hash.hexdigest(), self._done_bytes, self._final_url)
 
     async def _attempt(self) -> None:
-        headers = {}
+        headers = dict(self.headers)
         if self._done_bytes and self._validator:
             headers["Range"] = f"bytes={self._done_bytes}-"
             headers["If-Range"] = self._validator
@@ -137,9 +150,9 @@ class _Download:
             ):
                 raise
             failure = from_network(error)
-            if failure.failure.transient:
+            if failure.failure.transient and failure.failure.reason != "PROXY_FAILED":
                 raise _CutError(error) from error
-            raise failure from error
+            raise failure from None
         if self._done_bytes < self._total_bytes:
             raise _CutError(ConnectionError("the body is shorter than announced"))
 
@@ -148,7 +161,9 @@ class _Download:
         resumed = response.status == 206 and _range_start(response) == self._done_bytes
         if not resumed:
             if response.status != 200:
-                raise from_status(response.status, _retry_after_s(response))
+                raise from_status(
+                    response.status, retry_after_s(response.headers.get("Retry-After", ""))
+                )
             self._restart()
         length = response.content_length
         self._total_bytes = 0 if length is None else length + self._done_bytes
@@ -156,6 +171,8 @@ class _Download:
             # The length is that of the encoded bytes, and so would a range be.
             self._total_bytes = 0
         self._check_size(self._total_bytes)
+        if length is None and any(name.lower().startswith("icy-") for name in response.headers):
+            raise JobError("LIVE_NOT_SUPPORTED", "This is a radio station's stream.")
         if self._done_bytes == 0 and response.content_type.startswith(_PAGE_TYPES):
             raise NotAFileError
         # Only what is provably the same file may be continued.
@@ -183,6 +200,7 @@ class _Download:
             async for chunk in response.content.iter_any():
                 held += chunk
                 window_bytes += len(chunk)
+                self._received_bytes += len(chunk)
                 self._on_bytes(self._done_bytes + len(held), self._total_bytes)
                 if not sniffed and len(held) >= _SNIFF_BYTES:
                     sniffed = True
@@ -190,9 +208,10 @@ class _Download:
                 if len(held) >= _BATCH_BYTES:
                     yield bytes(held)
                     held.clear()
+                await self._hold_back()
                 now_s = time.monotonic()
                 if now_s - window_start_s > _SPEED_WINDOW_S:
-                    if window_bytes < _MIN_WINDOW_BYTES:
+                    if window_bytes < self._least_window_bytes:
                         raise JobError("FETCH_STALLED", "The source sends too slowly.")
                     window_start_s, window_bytes = now_s, 0
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
@@ -204,6 +223,19 @@ class _Download:
             _sniff(held)
         if held:
             yield bytes(held)
+
+    @property
+    def _least_window_bytes(self) -> float:
+        bound = self._limits.max_bytes_per_s
+        return min(_MIN_WINDOW_BYTES, bound * _SPEED_WINDOW_S / 4) if bound else _MIN_WINDOW_BYTES
+
+    async def _hold_back(self) -> None:
+        """Reads no more before so many bytes may have come. What is not read fills the sockets'
+        buffers, and the sender waits."""
+        if bound := self._limits.max_bytes_per_s:
+            early_s = self._received_bytes / bound - (time.monotonic() - self._start_s)
+            if early_s > 0:
+                await asyncio.sleep(early_s)
 
     def _write(self, batch: bytes) -> None:
         self._check_size(self._done_bytes + len(batch))
@@ -236,16 +268,3 @@ def _sniff(start: bytes | bytearray) -> None:
 def _range_start(response: aiohttp.ClientResponse) -> int:
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return int(found[1]) if found else -1
-
-
-def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isdecimal():
-        return float(text)
-    try:
-        when = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -1,4 +1,4 @@
-"""Media behind web pages, through yt-dlp in a process of its own."""
+"""Media behind web pages and searches, through yt-dlp in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,26 +8,58 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.download import Limits, OnBytes
 from soundhash_server.fetching.failures import REASONS, JobError
+from soundhash_server.fetching.ways import Proxy, Ways
 from soundhash_server.url_guard import not_allowed
 
+SEARCH = "ytsearch1:{}"
+"""What yt-dlp fetches for a search."""
 _SILENCE_S = 180.0
-_LINE_BYTES = 1 << 20
+_LINE_BYTES = 4 << 20
+_MAX_TEXT_CHARS = 500
+_MAX_DESCRIPTION_CHARS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a page says about its one recording, before any of it is fetched; texts may be empty.
+
+    service, media_id: its identity (yt-dlp's names, the service in lower case); both empty where
+    the page gives it none. url: its public page.
+    """
+
+    service: str = ""
+    media_id: str = ""
+    title: str = ""
+    channel: str = ""
+    url: str = ""
+    description: str = ""
+    publish_time: datetime | None = None
+    thumbnail_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PageMedia:
-    """What yt-dlp has found and stored; texts may be empty."""
+    """What yt-dlp has found and stored."""
 
     path: Path
-    title: str
-    channel: str
-    url: str
+    found: Found
+
+
+class NotWantedError(Exception):
+    """`OnFound` has said that the recording need not be fetched."""
+
+
+OnFound = Callable[[Found], Awaitable[bool]]
+"""Called when it is known what a URL leads to; whether it is to be fetched."""
 
 
 async def fetch_page(
@@ -38,20 +70,26 @@ async def fetch_page(
     *,
     max_media_s: float,
     allow_private: bool,
+    ways: Ways | None = None,
+    proxy: Proxy | None = None,
+    search: str = "",
+    on_found: OnFound | None = None,
 ) -> PageMedia:
     """Stores the best audio of a page's one recording in ``folder``.
 
-    The child and all that it has started are gone when this returns, raises or is cancelled.
-    Raises JobError, PlatformError (URL_NOT_ALLOWED).
+    search: words, of whose results the first is fetched, instead of a URL. ways: cookies and
+    what else yt-dlp should use; its bounds are those of ``limits``. The child and all that it
+    has started are gone when this returns, raises or is cancelled.
+    Raises JobError, PlatformError (URL_NOT_ALLOWED), NotWantedError.
     """
-    request = {
-        "parent_pid": os.getpid(),
-        "url": url,
+    page = SEARCH.format(" ".join(search.split())) if search else url
+    request = base_request(page, ways, proxy, allow_private=allow_private) | {
         "folder": str(folder),
         "max_bytes": limits.max_bytes,
         "min_free_disk_bytes": limits.min_free_disk_bytes,
+        "max_bytes_per_s": limits.max_bytes_per_s,
         "max_media_s": max_media_s,
-        "allow_private": allow_private,
+        "ask": on_found is not None,
     }
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -65,7 +103,7 @@ async def fetch_page(
     )
     try:
         async with asyncio.timeout(limits.total_s):
-            return await _converse(child, request, on_bytes)
+            return await _Talk(child, request, on_bytes, on_found).run()
     except TimeoutError:
         raise JobError("FETCH_STALLED", "The source takes too long.") from None
     finally:
@@ -74,29 +112,109 @@ async def fetch_page(
         await asyncio.shield(child.wait())
 
 
-async def _converse(
-    child: asyncio.subprocess.Process, request: dict[str, object], on_bytes: OnBytes
-) -> PageMedia:
-    assert child.stdin is not None and child.stdout is not None  # noqa: S101 - both are pipes
-    with contextlib.suppress(ConnectionError):
-        child.stdin.write(json.dumps(request).encode())
-        await child.stdin.drain()
-    child.stdin.close()
-    while True:
-        async with asyncio.timeout(_SILENCE_S):
-            line = await child.stdout.readline()
-        if not line:
-            raise JobError("EXTRACTOR_FAILED", "yt-dlp ended without an answer.")
-        match json.loads(line):
-            case {"event": "progress", "done": int(done), "total": int(total)}:
-                on_bytes(done, total)
-            case {"event": "done", "path": path, "title": title, "channel": channel, "url": page}:
-                return PageMedia(Path(path), str(title), str(channel), str(page))
-            case {"event": "failed", "reason": reason, "message": message}:
-                raise _failure(str(reason), str(message), str(request["url"]))
+def base_request(
+    url: str, ways: Ways | None, proxy: Proxy | None, *, allow_private: bool
+) -> dict[str, Any]:
+    """What a child that runs yt-dlp is told in any case. It holds secrets: it goes to the child's
+    stdin, and nowhere else."""
+    request: dict[str, Any] = {
+        "parent_pid": os.getpid(),
+        "url": url,
+        "allow_private": allow_private,
+    }
+    if ways is not None:
+        request |= {
+            "cookies": None if ways.cookies is None else str(ways.cookies),
+            "browser": ways.browser,
+            "player_clients": ways.player_clients,
+            "user_agent": ways.user_agent,
+            "cache_dir": ways.cache_dir,
+            "max_bytes_per_s": ways.max_bytes_per_s,
+        }
+    if proxy is not None:
+        request["proxy"] = {
+            "url": proxy.url,
+            "address": proxy.address,
+            "trusted": proxy.trusted,
+        }
+    return request
 
 
-def _failure(reason: str, message: str, url: str) -> JobError | PlatformError:
+class _Talk:
+    """What is said between this process and the child."""
+
+    def __init__(
+        self,
+        child: asyncio.subprocess.Process,
+        request: dict[str, Any],
+        on_bytes: OnBytes,
+        on_found: OnFound | None,
+    ) -> None:
+        self._child = child
+        self._request = request
+        self._on_bytes = on_bytes
+        self._on_found = on_found
+
+    async def run(self) -> PageMedia:
+        assert self._child.stdout is not None  # noqa: S101 - it is a pipe
+        await self._say(json.dumps(self._request))
+        while True:
+            async with asyncio.timeout(_SILENCE_S):
+                line = await self._child.stdout.readline()
+            if not line:
+                raise JobError("EXTRACTOR_FAILED", "yt-dlp ended without an answer.")
+            said: dict[str, Any] = json.loads(line)
+            match said:
+                case {"event": "progress", "done": int(done), "total": int(total)}:
+                    self._on_bytes(done, total)
+                case {"event": "found"}:
+                    if self._on_found is not None and not await self._on_found(_found(said)):
+                        raise NotWantedError
+                    await self._say("go")
+                case {"event": "done", "path": path}:
+                    return PageMedia(Path(path), _found(said))
+                case {"event": "failed", "reason": reason, "message": message}:
+                    url = str(self._request["url"])
+                    raise _failure(str(reason), str(message), url, said.get("retry_after_s"))
+
+    async def _say(self, line: str) -> None:
+        assert self._child.stdin is not None  # noqa: S101 - it is a pipe
+        with contextlib.suppress(ConnectionError):
+            self._child.stdin.write(line.encode() + b"\n")
+            await self._child.stdin.drain()
+
+
+def _found(said: dict[str, Any]) -> Found:
+    def text(name: str, most: int = _MAX_TEXT_CHARS) -> str:
+        return str(said.get(name) or "")[:most]
+
+    published = said.get("timestamp")
+    service, media_id = text("service"), text("media_id")
+    return Found(
+        service=service if media_id else "",
+        media_id=media_id if service else "",
+        title=text("title"),
+        channel=text("channel"),
+        url=text("url", 2048),
+        description=text("description", _MAX_DESCRIPTION_CHARS).replace("\0", ""),
+        publish_time=_time(published) if isinstance(published, (int, float)) else None,
+        thumbnail_url=text("thumbnail_url", 2048),
+    )
+
+
+def _time(timestamp: float) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(timestamp, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _failure(
+    reason: str, message: str, url: str, retry_after_s: object
+) -> JobError | PlatformError:
     if reason == "URL_NOT_ALLOWED":
         return not_allowed(url)
-    return JobError(reason if reason in REASONS else "EXTRACTOR_FAILED", message)
+    wait_s = float(retry_after_s) if isinstance(retry_after_s, (int, float)) else None
+    return JobError(
+        reason if reason in REASONS else "EXTRACTOR_FAILED", message, retry_after_s=wait_s
+    )
