@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from soundhash.v1 import (
     admin_pb2_grpc,
     catalog_pb2_grpc,
+    channels_pb2_grpc,
     fingerprint_pb2_grpc,
     ingest_pb2_grpc,
     match_pb2_grpc,
@@ -32,6 +33,7 @@ from soundhash_server.lean import give_back_memory
 from soundhash_server.queue import JobQueue
 from soundhash_server.rpc.admin import AdminServicer
 from soundhash_server.rpc.catalog import CatalogServicer
+from soundhash_server.rpc.channels import ChannelServicer
 from soundhash_server.rpc.fingerprint import FingerprintServicer
 from soundhash_server.rpc.health import NEEDS, Health
 from soundhash_server.rpc.ingest import IngestServicer
@@ -39,6 +41,7 @@ from soundhash_server.rpc.interceptors import CallGuard
 from soundhash_server.rpc.match import MatchServicer
 from soundhash_server.services.admin import Admin
 from soundhash_server.services.catalog import Catalog
+from soundhash_server.services.channels import ChannelAdmin
 from soundhash_server.services.cpu import CpuPool
 from soundhash_server.services.fingerprints import Fingerprinting
 from soundhash_server.services.index import IndexService
@@ -53,11 +56,14 @@ from soundhash_server.services.url_clips import ClipFetcher
 from soundhash_server.services.url_matching import UrlMatching
 from soundhash_server.settings import Settings, SettingsError
 from soundhash_server.store.changes import Changes
+from soundhash_server.store.channel_videos import ChannelVideos
+from soundhash_server.store.channels import Channels
 from soundhash_server.store.fingerprints import Fingerprints
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.listener import Listener
 from soundhash_server.store.matches import Matches
 from soundhash_server.store.pool import create_pool
+from soundhash_server.store.quota import QuotaUses
 from soundhash_server.store.videos import Videos
 from soundhash_server.tasks import end
 
@@ -178,6 +184,12 @@ class Server:
         self._live = LiveMatching(
             self._cpu, spread, videos, matches, max_streams=settings.max_streams
         )
+        channels = ChannelAdmin(
+            settings, Channels(pool), ChannelVideos(pool), QuotaUses(pool), jobs, queue
+        )
+        channels_pb2_grpc.add_ChannelServiceServicer_to_server(
+            ChannelServicer(channels), self._server
+        )
         ingest_pb2_grpc.add_IngestServiceServicer_to_server(
             IngestServicer(
                 Ingest(
@@ -191,7 +203,8 @@ class Server:
                     max_upload_bytes=settings.max_upload_bytes,
                     max_attempts=settings.job_max_attempts,
                     allow_private_urls=settings.allow_private_urls,
-                )
+                ),
+                channels,
             ),
             self._server,
         )

@@ -11,21 +11,33 @@ from soundhash_engine.matcher import MatchOptions
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.rpc.convert import (
     duration,
+    fetch_options,
     match_message,
     missing_message,
     pcm_format,
+    seconds,
     stream_message,
+    url_match_message,
     uuid_or_none,
 )
 from soundhash_server.rpc.interceptors import Context
 from soundhash_server.services.live import LiveMatching, StreamConfig
 from soundhash_server.services.matching import Matching, match_options
+from soundhash_server.services.url_matching import UrlMatching, UrlQuestion
 
 
 class MatchServicer(match_pb2_grpc.MatchServiceServicer):
-    def __init__(self, matching: Matching, live: LiveMatching, *, max_clip_s: float) -> None:
+    def __init__(
+        self,
+        matching: Matching,
+        live: LiveMatching,
+        url_matching: UrlMatching,
+        *,
+        max_clip_s: float,
+    ) -> None:
         self._matching = matching
         self._live = live
+        self._url_matching = url_matching
         self._max_clip_s = max_clip_s
 
     async def MatchClip(
@@ -59,6 +71,20 @@ class MatchServicer(match_pb2_grpc.MatchServiceServicer):
         async with aclosing(self._live.run(config, _audio(request_iterator))) as events:
             async for event in events:
                 yield stream_message(event)
+
+    async def MatchUrl(
+        self, request: match_pb2.MatchUrlRequest, context: Context
+    ) -> AsyncIterator[match_pb2.MatchUrlResponse]:
+        question = UrlQuestion(
+            url=request.url,
+            options=self._options(request.options),
+            start_s=seconds(request.start),
+            length_s=seconds(request.length) if request.HasField("length") else None,
+            fetch=fetch_options(request.fetch),
+        )
+        async with aclosing(self._url_matching.run(question)) as events:
+            async for event in events:
+                yield url_match_message(event)
 
     async def GetMatch(
         self, request: match_pb2.GetMatchRequest, context: Context
