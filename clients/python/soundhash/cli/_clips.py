@@ -21,9 +21,11 @@ from soundhash.cli._connection import (
     connect,
     connect_async,
 )
+from soundhash.cli._sources import is_url
 
 if TYPE_CHECKING:
     from soundhash import AsyncClient, Match, MissingPart
+    from soundhash.cli._progress import ClipsDisplay
 
 CLIPS_AT_ONCE = 2
 _MAX_STDIN_BYTES = (32 << 20) + 1
@@ -39,6 +41,8 @@ class Answer:
     elapsed_s: float
     error: tuple[str, str] | None = None
     missing: tuple[MissingPart, ...] = ()
+    title: str | None = None
+    """What a URL's source calls the clip."""
 
     def to_json(self) -> dict[str, Any]:
         """The line that `match --json` prints."""
@@ -48,6 +52,8 @@ class Answer:
             "elapsed_s": round(self.elapsed_s, 6),
             "missing": output.to_json(self.missing),
         }
+        if self.title is not None:
+            line["title"] = self.title
         if self.error is not None:
             line["error"] = {"reason": self.error[0], "message": self.error[1]}
         return line
@@ -58,9 +64,26 @@ def match(
     clips: Annotated[
         list[str],
         typer.Argument(
-            metavar="CLIP", help="Media files; - is standard input.", show_default=False
+            metavar="CLIP",
+            help="Media files, or URLs that the server fetches; - is standard input.",
+            show_default=False,
         ),
     ],
+    start: Annotated[
+        float | None,
+        typer.Option(
+            "--start", min=0.0, metavar="S", help="Of a URL: begin at this second of the media."
+        ),
+    ] = None,
+    length: Annotated[
+        float | None,
+        typer.Option(
+            "--length",
+            min=1.0,
+            metavar="S",
+            help="Of a URL: use so many seconds of it. Default: 60.",
+        ),
+    ] = None,
     top: TopOption = 5,
     min_confidence: ConfidenceOption = 0.0,
     as_json: JsonOption = False,
@@ -69,37 +92,52 @@ def match(
     """Find the videos that clips are from.
 
     Answers in the order of the clips. Finding nothing is a normal answer; a clip that cannot be
-    read is told, the others go on, and the exit status is 1.
+    read is told, the others go on, and the exit status is 1. Of a URL only as much is fetched as
+    is needed, and nothing of it is kept.
     """
+    part = _Part(start, length)
+    if part != _Part() and not all(map(is_url, clips)):
+        raise typer.BadParameter("--start and --length are for URLs only.")
     # Read here and not beside the calls: a thread that waits for input cannot be interrupted.
     stdin = sys.stdin.buffer.read(_MAX_STDIN_BYTES) if "-" in clips else b""
     sources: list[tuple[str, str | bytes]] = [
         (clip, stdin if clip == "-" else clip) for clip in clips
     ]
-    answers = asyncio.run(_match_all(context, address, sources, top, min_confidence, as_json))
+    answers = asyncio.run(_match_all(context, address, sources, part, top, min_confidence, as_json))
     if not as_json:
         _print_answers(answers)
     if any(answer.error for answer in answers):
         raise typer.Exit(1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Which part of a URL's media to use; None: the server's choice."""
+
+    start_s: float | None = None
+    length_s: float | None = None
+
+
 async def _match_all(
     context: typer.Context,
     address: str | None,
     clips: list[tuple[str, str | bytes]],
+    part: _Part,
     top: int,
     min_confidence: float,
     as_json: bool,
 ) -> list[Answer]:
-    from soundhash.cli._progress import CountDisplay  # noqa: PLC0415 - loads gRPC
+    from soundhash.cli._progress import ClipsDisplay  # noqa: PLC0415 - loads gRPC
 
     slots = asyncio.Semaphore(CLIPS_AT_ONCE)
     answers = []
-    with CountDisplay("clips", len(clips)) as display:
+    with ClipsDisplay(len(clips)) as display:
         async with connect_async(context, address) as client:
 
             async def one(clip: str, source: str | bytes) -> Answer:
                 async with slots:
+                    if is_url(clip):
+                        return await _match_url(client, clip, part, top, min_confidence, display)
                     return await _match_one(client, clip, source, top, min_confidence)
 
             tasks = [asyncio.create_task(one(*clip)) for clip in clips]
@@ -135,6 +173,42 @@ async def _match_one(
         text = f"The file cannot be read: {error.strerror or error}."
         return Answer(clip, (), time.perf_counter() - began, (reason, text))
     return Answer(clip, result.matches, result.elapsed_s, missing=result.missing)
+
+
+async def _match_url(
+    client: AsyncClient,
+    url: str,
+    part: _Part,
+    top: int,
+    min_confidence: float,
+    display: ClipsDisplay,
+) -> Answer:
+    """As `_match_one` for what the server fetches."""
+    from soundhash import SoundHashError, UrlProgress  # noqa: PLC0415 - loads gRPC
+    from soundhash._convert import url_result  # noqa: PLC0415 - loads gRPC
+
+    began = time.perf_counter()
+    events = []
+    try:
+        async for event in client.stream_url(
+            url,
+            start_s=part.start_s or 0.0,
+            length_s=part.length_s,
+            top=top,
+            min_confidence=min_confidence,
+        ):
+            if isinstance(event, UrlProgress):
+                display.fetched(url, event.bytes_done, event.audio_done_s)
+            else:
+                events.append(event)
+    except SoundHashError as error:
+        if error.reason in ("SERVER_UNREACHABLE", "ADDRESS_INVALID"):
+            raise
+        return Answer(url, (), time.perf_counter() - began, (error.reason, str(error)))
+    finally:
+        display.finished(url)
+    result = url_result(events)
+    return Answer(url, result.matches, result.elapsed_s, missing=result.missing, title=result.title)
 
 
 def _print_answers(answers: list[Answer]) -> None:

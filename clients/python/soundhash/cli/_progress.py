@@ -183,16 +183,30 @@ class IngestDisplay(Terminal):
             self.progress.remove_task(self._bars.pop(source))
 
 
-class CountDisplay(Terminal):
-    """One bar that counts."""
+class ClipsDisplay(Terminal):
+    """A bar that counts clips, and one for each that the server fetches."""
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, total: int) -> None:
         super().__init__()
-        self._task = self.progress.add_task(what, total=total, visible=total > 1)
+        self._task = self.progress.add_task("clips", total=total, visible=total > 1)
+        self._bars: dict[str, TaskID] = {}
 
     def advance(self) -> None:
         """One more is done."""
         self.progress.advance(self._task)
+
+    def fetched(self, url: str, n_bytes: int, audio_s: float) -> None:
+        """So much of a URL's clip has come."""
+        figures = f"{output.size(n_bytes)}, {output.clock(audio_s)} of sound"
+        if url not in self._bars:
+            text = f"{escape(url[:_NAME_CHARS])} [dim]fetching[/]"
+            self._bars[url] = self.progress.add_task(text, total=None, figures=figures)
+        self.progress.update(self._bars[url], figures=figures)
+
+    def finished(self, url: str) -> None:
+        """A URL's clip needs nothing more."""
+        if url in self._bars:
+            self.progress.remove_task(self._bars.pop(url))
 
 
 class JobDisplay(Terminal):

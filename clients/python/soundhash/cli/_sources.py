@@ -22,6 +22,11 @@ MEDIA_ENDINGS = frozenset({
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
+def is_url(text: str) -> bool:
+    """Whether a source is a URL and no file; which schemes are fetched the server judges."""
+    return _URL.match(text) is not None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """One recording to ingest, or why it is none.
@@ -43,7 +48,7 @@ def expand(texts: list[str]) -> Iterator[Source]:
     circle). Every URL is left to the server to judge.
     """
     for text in texts:
-        if _URL.match(text):
+        if is_url(text):
             yield Source(text)
             continue
         path = Path(text)
