@@ -108,8 +108,10 @@ CREATE TABLE folder_files (
     path text NOT NULL,
     size_bytes bigint NOT NULL,
     mtime_ns bigint NOT NULL,
+    -- Empty for what is no media.
     content_sha256 text NOT NULL,
-    job_id uuid REFERENCES processing_jobs (id) ON DELETE SET NULL,
+    -- Whether these bytes came by another way too: their video then stays when the file goes.
+    shared boolean NOT NULL DEFAULT false,
     PRIMARY KEY (folder, path)
 );
 CREATE INDEX folder_files_by_content ON folder_files (content_sha256);

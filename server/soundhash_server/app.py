@@ -27,6 +27,7 @@ from soundhash.v1 import (
 )
 from soundhash_engine.warm import warm
 from soundhash_server.errors import PlatformError
+from soundhash_server.fetching.fetcher import Fetcher
 from soundhash_server.fetching.http import open_session
 from soundhash_server.fetching.scratch import Scratch
 from soundhash_server.lean import give_back_memory
@@ -63,6 +64,7 @@ from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.listener import Listener
 from soundhash_server.store.matches import Matches
 from soundhash_server.store.pool import create_pool
+from soundhash_server.store.proxies import ProxyBenches
 from soundhash_server.store.quota import QuotaUses
 from soundhash_server.store.videos import Videos
 from soundhash_server.tasks import end
@@ -216,14 +218,18 @@ class Server:
         )
         scratch = await asyncio.to_thread(Scratch, settings.scratch_dir)
         closers.callback(scratch.close)
-        fetcher = ClipFetcher(settings, session, scratch)
-        closers.callback(fetcher.close)
+        clips = ClipFetcher(
+            settings,
+            Fetcher(settings, session, ProxyBenches(pool), most_at_once=settings.max_url_matches),
+            scratch,
+        )
+        closers.callback(clips.close)
         match_pb2_grpc.add_MatchServiceServicer_to_server(
             MatchServicer(
                 matching,
                 self._live,
                 UrlMatching(
-                    fetcher,
+                    clips,
                     matching,
                     max_clip_s=settings.max_clip_s,
                     allow_private_urls=settings.allow_private_urls,

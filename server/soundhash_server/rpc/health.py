@@ -14,6 +14,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 NEEDS: Mapping[str, tuple[Part, ...]] = {
     "": (Part.DATABASE, Part.QUEUE, Part.INDEX),
     "soundhash.v1.IngestService": (Part.DATABASE, Part.QUEUE),
+    "soundhash.v1.ChannelService": (Part.DATABASE,),
     "soundhash.v1.MatchService": (Part.DATABASE, Part.INDEX),
     "soundhash.v1.FingerprintService": (Part.DATABASE,),
     "soundhash.v1.CatalogService": (Part.DATABASE, Part.INDEX),

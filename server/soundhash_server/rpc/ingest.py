@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC
 from uuid import UUID
 
 from soundhash.v1 import ingest_pb2, ingest_pb2_grpc
 from soundhash_server.errors import ErrorKind, PlatformError
-from soundhash_server.rpc.convert import job_message, states, timestamp
+from soundhash_server.rpc.convert import fetch_options, job_message, states, timestamp
 from soundhash_server.rpc.interceptors import Context
+from soundhash_server.services.channels import ChannelAdmin, ChannelSpec
 from soundhash_server.services.ingest import Ingest, UploadSpec, UrlSpec
 
 
 class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
-    def __init__(self, ingest: Ingest) -> None:
+    def __init__(self, ingest: Ingest, channels: ChannelAdmin) -> None:
         self._ingest = ingest
+        self._channels = channels
 
     async def Upload(
         self, request_iterator: AsyncIterator[ingest_pb2.UploadRequest], context: Context
@@ -55,6 +58,20 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             request_id=request.request_id,
         )
         return job_message(await self._ingest.submit_url(spec))
+
+    async def SubmitChannel(
+        self, request: ingest_pb2.SubmitChannelRequest, context: Context
+    ) -> ingest_pb2.Job:
+        since = request.since.ToDatetime(UTC) if request.HasField("since") else None
+        spec = ChannelSpec(
+            channel=request.channel,
+            max_videos=request.max_videos,
+            since=since,
+            dry_run=request.dry_run,
+            only_process=request.only_process,
+            options=fetch_options(request.options) if request.HasField("options") else None,
+        )
+        return job_message(await self._channels.submit(spec))
 
     async def GetJob(self, request: ingest_pb2.GetJobRequest, context: Context) -> ingest_pb2.Job:
         return job_message(await self._ingest.get(UUID(request.id)))

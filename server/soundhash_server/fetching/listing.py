@@ -1,0 +1,166 @@
+"""What is behind pages that list recordings, through yt-dlp in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from soundhash_server.errors import PlatformError
+from soundhash_server.fetching.failures import REASONS, JobError
+from soundhash_server.fetching.ways import ways_of
+from soundhash_server.fetching.ytdlp import base_request
+from soundhash_server.model import ChannelFacts, FetchOptions, ListedVideo
+from soundhash_server.settings import Settings
+from soundhash_server.sources import clean_text, split_media_key, url_key
+from soundhash_server.url_guard import not_allowed
+
+_TOTAL_S = 2 * 3600.0
+"""Longest listing; the next one goes on where it ended."""
+_SILENCE_S = 180.0
+_LINE_BYTES = 1 << 20
+_MAX_DESCRIPTION_CHARS = 5000
+_PRIVATE_TITLES = frozenset({"[private video]", "[private track]"})
+_DELETED_TITLES = frozenset({"[deleted video]", "[unavailable video]"})
+_NOT_PUBLIC = frozenset({"private", "needs_auth"})
+URL_SERVICE = "url"
+"""Service of recordings that are known by their address alone."""
+
+
+async def list_page(
+    url: str, options: FetchOptions, settings: Settings, *, skip: int = 0
+) -> AsyncGenerator[ChannelFacts | ListedVideo, None]:
+    """What a list is, then its recordings in its order, as they are found.
+
+    skip: so many of the first are left out. The child and all that it has started are gone when
+    the generator ends, is closed or raises; close it (``aclosing``). Raises JobError (NOT_A_LIST,
+    those of fetching), PlatformError (URL_NOT_ALLOWED).
+    """
+    ways = ways_of(options, settings)
+    proxy = random.choice(ways.proxies) if ways.proxies else None  # noqa: S311 - no secret
+    request = base_request(url, ways, proxy, allow_private=settings.allow_private_urls)
+    request["skip"] = skip
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "soundhash_server.fetching.listing_child",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+        limit=_LINE_BYTES,
+    )
+    try:
+        assert child.stdin is not None and child.stdout is not None  # noqa: S101 - both are pipes
+        with suppress(ConnectionError):
+            child.stdin.write(json.dumps(request).encode() + b"\n")
+            await child.stdin.drain()
+        give_up_s = asyncio.get_running_loop().time() + _TOTAL_S
+        while True:
+            try:
+                async with asyncio.timeout_at(
+                    min(give_up_s, asyncio.get_running_loop().time() + _SILENCE_S)
+                ):
+                    line = await child.stdout.readline()
+            except TimeoutError:
+                raise JobError("FETCH_STALLED", "The list comes too slowly.") from None
+            except ValueError:
+                raise JobError("EXTRACTOR_FAILED", "An entry of the list is too long.") from None
+            if not line:
+                raise JobError("EXTRACTOR_FAILED", "yt-dlp ended without an answer.")
+            said = json.loads(line)
+            match said["event"]:
+                case "list":
+                    yield to_facts(said)
+                case "entry":
+                    video = to_listed(said)
+                    if video is not None:
+                        yield video
+                case "done":
+                    return
+                case "failed":
+                    raise _failure(said, url)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        await asyncio.shield(child.wait())
+
+
+def _failure(said: dict[str, Any], url: str) -> JobError | PlatformError:
+    reason = str(said["reason"])
+    if reason == "URL_NOT_ALLOWED":
+        return not_allowed(url)
+    wait_s = said.get("retry_after_s")
+    return JobError(
+        reason if reason in REASONS else "EXTRACTOR_FAILED",
+        str(said["message"]),
+        retry_after_s=float(wait_s) if isinstance(wait_s, int | float) else None,
+    )
+
+
+def to_listed(values: dict[str, Any]) -> ListedVideo | None:
+    """An entry of the child as a video; None for one that could not be fetched anyway."""
+    url = str(values["url"])
+    try:
+        key = url_key(url)
+    except PlatformError:
+        return None
+    service, media_id = split_media_key(key)
+    if not service:
+        service, media_id = URL_SERVICE, key.partition(":")[2]
+    duration = values.get("duration")
+    return ListedVideo(
+        service=service,
+        media_id=media_id,
+        url=url,
+        title=clean_text(str(values.get("title") or "")),
+        description=str(values.get("description") or "")
+        .replace("\0", "")
+        .strip()[:_MAX_DESCRIPTION_CHARS],
+        thumbnail_url=clean_text(str(values.get("thumbnail_url") or "")),
+        publish_time=_publish_time(values),
+        duration_s=float(duration) if duration and duration > 0 else None,
+        skip_reason=_skip_reason(values),
+    )
+
+
+def to_facts(values: dict[str, Any]) -> ChannelFacts:
+    """What the child says about the list."""
+    return ChannelFacts(
+        service_id=clean_text(str(values.get("id") or "")),
+        title=clean_text(str(values.get("title") or "")),
+        url=str(values.get("url") or ""),
+        description=str(values.get("description") or "")
+        .replace("\0", "")
+        .strip()[:_MAX_DESCRIPTION_CHARS],
+        thumbnail_url=clean_text(str(values.get("thumbnail_url") or "")),
+    )
+
+
+def _skip_reason(values: dict[str, Any]) -> str:
+    title = str(values.get("title") or "").lower()
+    if values.get("live_status") == "is_live":
+        return "LIVE_NOT_SUPPORTED"
+    if values.get("live_status") == "is_upcoming":
+        return "NOT_YET_AVAILABLE"
+    if values.get("availability") in _NOT_PUBLIC or title in _PRIVATE_TITLES:
+        return "MEDIA_PRIVATE"
+    if title in _DELETED_TITLES:
+        return "MEDIA_REMOVED"
+    return ""
+
+
+def _publish_time(values: dict[str, Any]) -> datetime | None:
+    with suppress(ValueError, OverflowError, OSError):
+        if values.get("timestamp"):
+            return datetime.fromtimestamp(values["timestamp"], UTC)
+        if values.get("upload_date"):
+            return datetime.strptime(values["upload_date"], "%Y%m%d").replace(tzinfo=UTC)
+    return None
