@@ -49,10 +49,8 @@ from soundhash_server.store.job_rows import (
 )
 from soundhash_server.store.pages import decode_token, limit_of, make_page
 from soundhash_server.store.pool import Connection, Pool, connection, transaction
-from soundhash_server.store.recordings import store_recording
-
-QUEUED_OVERDUE_S = 5.0
-"""A job that nobody took for this long may have lost its wake-up."""
+from soundhash_server.store.recordings import name_source, store_recording
+from soundhash_server.store.turns import Bounds, Slot, claim_turn
 
 WORKER_LOST = Failure(
     reason="WORKER_LOST",
@@ -67,6 +65,8 @@ _AFRESH = """state = 'QUEUED', attempt = 0, result = NULL, progress = '{}', leas
     queue_time = clock_timestamp(), update_time = clock_timestamp()"""
 _CANCELLED = """state = 'CANCELLED', lease_token = NULL, lease_expires = NULL, result = NULL,
     next_attempt_time = NULL, finish_time = clock_timestamp(), update_time = clock_timestamp()"""
+_LOST = """state = 'FAILED', failure = $1, lease_token = NULL, lease_expires = NULL,
+    finish_time = clock_timestamp(), update_time = clock_timestamp()"""
 _CANCEL_TRIES = 20
 _CLAIMABLE = """(state = 'QUEUED'
     OR (state = 'RETRYING' AND next_attempt_time <= clock_timestamp())
@@ -204,6 +204,27 @@ class Jobs:
             metadata={"job": str(job_id), "state": job.state.value},
         )
 
+    async def take(self, slot: Slot, bounds: Bounds, lease_s: float) -> Lease | None:
+        """Takes the job whose turn it is (see `turns`) and counts an attempt; None: nothing is
+        to be done now."""
+        async with connection(self._pool) as held:
+            return await claim_turn(held, slot, bounds, lease_s)
+
+    async def fail_lost(self) -> int:
+        """Ends as WORKER_LOST what has no attempt left and whose worker vanished; how many."""
+        async with transaction(self._pool) as held:
+            rows = await held.fetch(
+                f"UPDATE processing_jobs SET {_LOST} WHERE id IN ("  # noqa: S608
+                " SELECT id FROM processing_jobs WHERE state = 'RUNNING'"
+                " AND lease_expires < clock_timestamp() AND attempt >= max_attempts"
+                """ AND NOT parameters @> '{"watch": true}'"""
+                " ORDER BY id FOR UPDATE SKIP LOCKED) RETURNING parent_id",
+                dataclasses.asdict(WORKER_LOST),
+            )
+            for parent_id in sorted({row["parent_id"] for row in rows if row["parent_id"]}):
+                await settle(held, parent_id)
+        return len(rows)
+
     async def claim(self, job_id: UUID, lease_s: float) -> Lease | None:
         """Takes a job that is queued, due for a retry, or whose worker's lease has expired.
 
@@ -226,13 +247,11 @@ class Jobs:
             if row is not None:
                 return Lease(to_job(row), row["lease_token"])
             parent_id = await held.fetchval(
-                "UPDATE processing_jobs SET state = 'FAILED', failure = $2, lease_token = NULL,"
-                " lease_expires = NULL, finish_time = clock_timestamp(),"
-                " update_time = clock_timestamp()"
-                " WHERE id = $1 AND state = 'RUNNING' AND lease_expires < clock_timestamp()"
+                f"UPDATE processing_jobs SET {_LOST}"  # noqa: S608
+                " WHERE id = $2 AND state = 'RUNNING' AND lease_expires < clock_timestamp()"
                 " AND attempt >= max_attempts RETURNING parent_id",
-                job_id,
                 dataclasses.asdict(WORKER_LOST),
+                job_id,
             )
             await settle(held, parent_id)
         return None
@@ -268,6 +287,17 @@ class Jobs:
             dataclasses.asdict(failure),
             delay,
             may_end=True,
+        )
+
+    async def postpone(self, token: UUID, failure: Failure, delay_s: float) -> bool:
+        """Ends an attempt that could not be made and does not count: RETRYING after ``delay_s``,
+        however many there were. False: the lease was lost, nothing changed."""
+        return await self._update_held(
+            token,
+            "failure = $2, lease_token = NULL, lease_expires = NULL, state = 'RETRYING',"
+            " attempt = greatest(attempt - 1, 0), next_attempt_time = clock_timestamp() + $3",
+            dataclasses.asdict(failure),
+            timedelta(seconds=delay_s),
         )
 
     async def finish_listing(self, token: UUID, batch: BatchProgress, result: BatchResult) -> None:
@@ -327,29 +357,10 @@ class Jobs:
             if duration_s is None:
                 raise LeaseLost
             if source_key:
-                await held.execute(
-                    "UPDATE videos SET source_key = $2 WHERE id = $1 AND source_key IS NULL"
-                    " AND NOT EXISTS (SELECT 1 FROM videos WHERE source_key = $2)",
-                    video_id,
-                    source_key,
-                )
+                await name_source(held, video_id, source_key)
             result = IngestResult(video_id, already_indexed=True)
             await _succeed(held, job_id, result, duration_s)
         return result
-
-    async def overdue(self, limit: int) -> list[UUID]:
-        """Jobs that a worker should be woken for: queued for a while, due for a retry, or
-        with an expired lease; the oldest first."""
-        async with connection(self._pool) as held:
-            rows = await held.fetch(
-                "SELECT id FROM processing_jobs"  # noqa: S608
-                f" WHERE state IN ('QUEUED', 'RUNNING', 'RETRYING') AND {_CLAIMABLE}"
-                " AND (state <> 'QUEUED' OR update_time < clock_timestamp() - $2::interval)"
-                " ORDER BY update_time LIMIT $1",
-                limit,
-                timedelta(seconds=QUEUED_OVERDUE_S),
-            )
-        return [row["id"] for row in rows]
 
     async def unfinished_uploads(self) -> set[str]:
         """SHA-256 of the uploaded bytes that a job still needs."""

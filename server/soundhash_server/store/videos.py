@@ -9,13 +9,15 @@ import asyncpg
 
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.model import Page, Video
+from soundhash_server.sources import split_media_key
 from soundhash_server.store.pages import decode_token, limit_of, make_page
 from soundhash_server.store.pool import Connection, Pool, connection, transaction
 
 SELECT_VIDEO = """
 SELECT v.id, v.recording_id, v.title, v.source_url, coalesce(v.external_id, '') AS external_id,
     coalesce(c.name, '') AS channel, v.duration_s, v.content_sha256, v.segment_count,
-    v.landmark_count, v.params_digest, v.revision, v.create_time, v.update_time
+    v.landmark_count, v.params_digest, v.revision, v.create_time, v.update_time, v.service,
+    v.media_id, v.description, v.publish_time, v.thumbnail_url
 FROM videos AS v LEFT JOIN channels AS c ON c.id = v.channel_id
 """
 UPDATABLE = frozenset({"title", "source_url", "external_id", "channel"})
@@ -64,8 +66,19 @@ class Videos:
         return await self._one("v.content_sha256 = $1", content_sha256)
 
     async def by_source_key(self, source_key: str) -> Video | None:
-        """The video that was fetched from this source."""
-        return await self._one("v.source_key = $1", source_key)
+        """The video that this source leads to: it was fetched from there, or the job that was
+        to fetch it from there has found it to be this one."""
+        service, media_id = split_media_key(source_key)
+        return await self._one(
+            """v.id = coalesce(
+                (SELECT id FROM videos WHERE source_key = $1),
+                (SELECT id FROM videos WHERE media_id <> '' AND service = $2 AND media_id = $3),
+                (SELECT (result ->> 'video_id')::uuid FROM processing_jobs WHERE dedupe_key = $1))
+            """,
+            source_key,
+            service,
+            media_id,
+        )
 
     async def external_id_taken(self, external_id: str) -> bool:
         async with connection(self._pool) as held:
@@ -186,9 +199,9 @@ class Videos:
                 )
         return recording_id
 
-    async def _one(self, condition: str, value: object) -> Video | None:
+    async def _one(self, condition: str, *values: object) -> Video | None:
         async with connection(self._pool) as held:
-            row = await held.fetchrow(f"{SELECT_VIDEO} WHERE {condition}", value)
+            row = await held.fetchrow(f"{SELECT_VIDEO} WHERE {condition}", *values)
         return None if row is None else to_video(row)
 
 
