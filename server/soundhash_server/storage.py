@@ -8,6 +8,7 @@ own tools use (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``GOOGLE_APPLICATION
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import re
@@ -42,6 +43,8 @@ _ALLOW_HTTP = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _FORMS = "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder"
 _STATUS = re.compile(r"status code: (\d{3})")
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_PASSING_OS_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 
 log = structlog.get_logger(__name__)
 
@@ -308,12 +311,19 @@ def _translated(what: str, key: str, *, missing_is_gone: bool = True) -> Iterato
         raise _refused() from error
     except BaseError as error:
         why = _first_line(error)
-        status = _STATUS.search(str(error))
-        passing = isinstance(error, (GenericError, JoinError)) and (
-            status is None or status[1] in ("408", "429") or status[1] >= "500"
-        )
+        passing = isinstance(error, (GenericError, JoinError)) and _passes(str(error))
         log.warning("object storage fails", what=what, key=key, why=why, passing=passing)
         raise (unavailable() if passing else _refused()) from None
+
+
+def _passes(text: str) -> bool:
+    """Whether a failure may be gone by itself: no answer, a busy or broken server, a full disk."""
+    if status := _STATUS.search(text):
+        return status[1] in ("408", "429") or status[1] >= "500"
+    if number := _OS_ERROR.search(text):
+        # Of a folder; a lost connection has a number, too.
+        return "LocalFileSystem" not in text or int(number[1]) in _PASSING_OS_ERRORS
+    return True
 
 
 def _first_line(error: Exception) -> str:
