@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from aiohttp import web
@@ -117,8 +119,8 @@ async def site() -> AsyncIterator[Site]:
         "song.mp3": encode(song, "mp3"),
         "song.mp4": video(song[: 20 * 8000]),
         "clip.ogg": encode(song[20 * 8000 : 30 * 8000], "ogg"),
-        # Ten minutes of which the first one is the song: 57 MB at 48 kHz.
-        "huge.wav": encode(tune(600.0, 1), "wav", rate_hz=48_000),
+        # The song five times: 29 MB.
+        "huge.wav": encode(np.tile(song, 5), "wav", rate_hz=48_000),
         "text.bin": b"This is no media at all. " * 4000,
         "silent.mp4": video(None),
     }
@@ -142,7 +144,7 @@ async def server(
             tmp_path_factory.mktemp("match-url"),
             allow_private_urls=True,
             max_url_matches=2,
-            clip_fetch_bytes=64 << 20,
+            clip_fetch_bytes=20 << 20,
         ) as made:
             yield made
 
@@ -266,16 +268,14 @@ async def test_only_the_needed_part_of_a_huge_file_is_fetched(
     assert answer.clip_s == pytest.approx(10.0, abs=0.01)
     total = len(site.files["huge.wav"])
     # 10 s are 0.96 MB; what is under way in sockets and buffers comes on top.
-    assert 10 * 96_000 <= site.sent[path] < 16 << 20 < total
+    assert 10 * 96_000 <= site.sent[path] < total // 2
     assert answer.progress[-1].bytes_done < total
 
 
 async def test_too_far_into_a_huge_file(server: Running, site: Site) -> None:
-    site.files["larger.wav"] = site.files["huge.wav"] + bytes(24 << 20)
     with refused("FAILED_PRECONDITION", "MEDIA_TOO_LARGE") as errors:
-        await ask(server, f"{site.base}/file/larger.wav", start_s=690.0)
+        await ask(server, f"{site.base}/file/huge.wav", start_s=280.0)
     assert "SOUNDHASH_CLIP_FETCH_BYTES" in errors[0].metadata["remedy"]
-    assert site.sent["/file/larger.wav"] <= len(site.files["larger.wav"])
 
 
 async def test_pages_and_playlists(server: Running, site: Site, song: catalog_pb2.Video) -> None:
@@ -321,7 +321,9 @@ async def test_a_source_that_gives_no_clip(
     (error,) = errors
     known = REASONS.get(reason)
     assert error.metadata["transient"] == str(known is not None and known.transient).lower()
-    assert known is None or error.metadata["remedy"] == known.remedy
+    # The engine's own reasons come with its own remedies.
+    if known is not None and path.startswith("/status/"):
+        assert error.metadata["remedy"] == known.remedy
     if "Retry-After" in path:
         assert error.details["RetryInfo"].retry_delay.seconds == 17
     assert site.base not in error.message
@@ -382,8 +384,6 @@ async def test_a_dead_server_leaves_what_the_next_one_removes(
         folder = await stack.enter_async_context(dead.folder())
         (folder / "media").write_bytes(b"half a clip")
         # What the kernel does with the locks of a process that is killed.
-        import os
-
         assert dead._lock is not None
         os.close(dead._lock)
         dead._lock = None

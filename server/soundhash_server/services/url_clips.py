@@ -17,17 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 
 from soundhash_engine import DecodeError, StreamDecoder, decode_file
 from soundhash_engine.params import SAMPLE_RATE_HZ
 from soundhash_engine.types import Pcm
 from soundhash_server.errors import ErrorKind, PlatformError
-from soundhash_server.fetching.download import Limits
 from soundhash_server.fetching.failures import JobError
-from soundhash_server.fetching.fetch import Fetched, fetch
+from soundhash_server.fetching.fetcher import Fetched, Fetcher
 from soundhash_server.fetching.scratch import Scratch
+from soundhash_server.fetching.ytdlp import Found
 from soundhash_server.model import FetchOptions
 from soundhash_server.settings import Settings
 from soundhash_server.sources import clean_text, title_from_name
@@ -56,15 +55,10 @@ class UrlClip:
 class ClipFetcher:
     """Gets clips from URLs; what it writes is gone when it answers."""
 
-    def __init__(
-        self, settings: Settings, session: aiohttp.ClientSession, scratch: Scratch
-    ) -> None:
+    def __init__(self, settings: Settings, fetcher: Fetcher, scratch: Scratch) -> None:
         self._settings = settings
-        self._session = session
+        self._fetcher = fetcher
         self._scratch = scratch
-        self._limits = Limits(
-            settings.max_upload_bytes, settings.min_free_disk_bytes, settings.clip_fetch_s
-        )
         self._running = 0
         self._threads = ThreadPoolExecutor(settings.max_url_matches, thread_name_prefix="url-clip")
 
@@ -117,6 +111,13 @@ class ClipFetcher:
     ) -> UrlClip:
         most_bytes = min(options.max_bytes or (1 << 62), self._settings.clip_fetch_bytes)
 
+        title = _title(url)
+
+        async def on_found(found: Found) -> bool:
+            nonlocal title
+            title = clean_text(found.title)
+            return True
+
         def on_bytes(done: int, total: int) -> None:
             if done > most_bytes:
                 raise _too_large(most_bytes)
@@ -124,7 +125,16 @@ class ClipFetcher:
                 raise _too_large(most_bytes)
             on_progress(done, listener.audio_s)
 
-        fetching = asyncio.create_task(self._receive(url, options, listener.folder, on_bytes))
+        fetching = asyncio.create_task(
+            self._fetcher.fetch(
+                url,
+                listener.folder,
+                on_bytes,
+                options=options,
+                on_found=on_found,
+                total_s=self._settings.clip_fetch_s,
+            )
+        )
         listening = asyncio.get_running_loop().run_in_executor(self._threads, listener.run)
         try:
             async with asyncio.timeout(self._settings.clip_fetch_s):
@@ -133,8 +143,7 @@ class ClipFetcher:
                 if not listening.done():
                     listener.end((await fetching).path)
                 pcm = await asyncio.shield(listening)
-            fetched = fetching.result() if _succeeded(fetching) else None
-            return UrlClip(pcm, fetched.title if fetched is not None else _title(url))
+            return UrlClip(pcm, clean_text(fetching.result().title) if _over(fetching) else title)
         except TimeoutError:
             raise JobError(
                 "FETCH_STALLED",
@@ -153,23 +162,6 @@ class ClipFetcher:
                 # A decoder that hangs keeps its place until it is done.
                 later = held.pop_all()
                 listening.add_done_callback(lambda _: later.close())
-
-    async def _receive(
-        self,
-        url: str,
-        options: FetchOptions,
-        folder: Path,
-        on_bytes: Callable[[int, int], None],
-    ) -> Fetched:
-        return await fetch(
-            self._session,
-            url,
-            folder,
-            self._limits,
-            on_bytes,
-            max_media_s=options.max_duration_s or self._settings.max_media_s,
-            allow_private=self._settings.allow_private_urls,
-        )
 
 
 class ListeningStopped(Exception):  # noqa: N818 - no error
@@ -326,7 +318,7 @@ class _Window:
         return np.concatenate(self._chunks) if self._chunks else np.empty(0, np.float32)
 
 
-def _succeeded(task: asyncio.Task[Fetched]) -> bool:
+def _over(task: asyncio.Task[Fetched]) -> bool:
     return task.done() and not task.cancelled() and task.exception() is None
 
 

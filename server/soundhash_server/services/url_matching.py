@@ -14,6 +14,7 @@ from soundhash_engine.matcher import MatchOptions
 from soundhash_engine.params import PARAMS
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.fetching.failures import JobError, failure_of
+from soundhash_server.fetching.ways import check_options
 from soundhash_server.model import FetchOptions, MatchRecord
 from soundhash_server.services.matching import ClipAnswer, Matching
 from soundhash_server.services.url_clips import ClipFetcher, UrlClip
@@ -85,12 +86,13 @@ class UrlMatching:
         """Progress, then the matches, then one UrlEnd. Close the iterator (aclosing) to stop.
 
         Raises PlatformError: INVALID_ARGUMENT (URL_NOT_ALLOWED, URL_HOST_UNKNOWN, URL_INVALID,
-        CLIP_TOO_LONG, CLIP_TOO_SHORT for a length that is asked for), RESOURCE_EXHAUSTED
+        CLIP_TOO_LONG, FETCH_OPTIONS_INVALID, CLIP_TOO_SHORT for what is asked), RESOURCE_EXHAUSTED
         (TOO_MANY_MATCHES, SERVER_BUSY, DISK_FULL), FAILED_PRECONDITION with a reason of the
         failure catalogue.
         """
         begun = time.monotonic()
         length_s = self._length_s(question)
+        check_options(question.fetch)
         try:
             await check_url(question.url, self._allow_private_urls)
             latest = [UrlProgress(0, 0.0)]
