@@ -300,8 +300,10 @@ def _to_listed(item: Any) -> ListedVideo:
         skip_reason = "MEDIA_PRIVATE"
     elif status.get("uploadStatus") in ("deleted", "failed", "rejected"):
         skip_reason = "MEDIA_REMOVED"
-    elif snippet.get("liveBroadcastContent") in ("live", "upcoming"):
+    elif snippet.get("liveBroadcastContent") == "live":
         skip_reason = "LIVE_NOT_SUPPORTED"
+    elif snippet.get("liveBroadcastContent") == "upcoming":
+        skip_reason = "NOT_YET_AVAILABLE"
     return ListedVideo(
         service=YOUTUBE,
         media_id=item["id"],

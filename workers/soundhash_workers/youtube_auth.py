@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from google.oauth2.credentials import Credentials
 from soundhash_server.settings import Settings, SettingsError
 
 SCOPES = ("https://www.googleapis.com/auth/youtube.readonly",)
+TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 _NEEDED = ("refresh_token", "client_id", "client_secret")
 
 
@@ -33,14 +35,27 @@ def load_token(path: Path) -> Credentials:
         values = json.loads(path.read_text())
         if not isinstance(values, dict) or not all(values.get(name) for name in _NEEDED):
             raise ValueError
-        made: Credentials = Credentials.from_authorized_user_info(values)  # type: ignore[no-untyped-call]
+        expiry = None
+        if values.get("expiry"):
+            # The library wants UTC without saying so.
+            moment = datetime.fromisoformat(str(values["expiry"]))
+            expiry = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+        # Its own reader would leave out the address that the client secrets have named.
+        return Credentials(  # type: ignore[no-untyped-call]
+            token=values.get("token"),
+            refresh_token=values["refresh_token"],
+            token_uri=values.get("token_uri") or TOKEN_URI,
+            client_id=values["client_id"],
+            client_secret=values["client_secret"],
+            scopes=list(SCOPES),
+            expiry=expiry,
+        )
     except FileNotFoundError:
         raise TokenError("There is no token.") from None
     except OSError as error:
         raise TokenError(f"The token's file cannot be read ({error.strerror}).") from None
     except ValueError:
         raise TokenError("The token's file is damaged.") from None
-    return made
 
 
 def save_token(path: Path, credentials: Credentials) -> None:

@@ -44,7 +44,7 @@ class QuotaUses:
         async with connection(self._pool) as held:
             day, _, _ = await _today(held)
             taken = await held.fetchval(
-                """INSERT INTO quota_use (api, day, units) SELECT $1, $2, $3 WHERE $3 <= $4
+                """INSERT INTO quota_use (api, day, units) SELECT $1, $2, $3::integer WHERE $3 <= $4
                 ON CONFLICT (api, day) DO UPDATE SET units = quota_use.units + excluded.units
                     WHERE quota_use.units + excluded.units <= $4
                 RETURNING units""",
