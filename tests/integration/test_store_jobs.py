@@ -19,12 +19,15 @@ from soundhash_server.model import (
     JobStep,
     Lease,
 )
-from soundhash_server.store.jobs import QUEUED_OVERDUE_S, Jobs, LeaseLost
+from soundhash_server.store.jobs import Jobs, LeaseLost
 from soundhash_server.store.pool import Pool
+from soundhash_server.store.turns import Bounds, Slot
 from soundhash_server.store.videos import Videos
 
 TRANSIENT = Failure("HTTP_UNAVAILABLE", "The site answered 503.", "Wait.", transient=True)
 PERMANENT = Failure("NO_AUDIO_STREAM", "There is no audio.", "Send audio.", transient=False)
+
+BOUNDS = Bounds(channel_jobs=4, host_jobs=2)
 
 
 @pytest.fixture
@@ -114,7 +117,6 @@ async def test_expired_lease_is_taken_over_by_one_and_fences_the_first(
     first = await take(jobs, job)
     assert await jobs.claim(job.id, 30.0) is None, "not before it expires"
     await expire(pool, job)
-    assert await jobs.overdue(10) == [job.id]
     leases = await asyncio.gather(*(jobs.claim(job.id, 30.0) for _ in range(20)))
     (second,) = [lease for lease in leases if lease is not None]
     assert second.job.attempt == 2
@@ -151,13 +153,13 @@ async def test_worker_lost_after_the_last_attempt(jobs: Jobs, pool: Pool) -> Non
     for _ in range(3):
         await take(jobs, job)
         await expire(pool, job)
-    assert await jobs.overdue(10) == [job.id]
-    assert await jobs.claim(job.id, 30.0) is None
+    assert await jobs.take(Slot.INGEST, BOUNDS, 30.0) is None
+    assert await jobs.fail_lost() == 1
     lost = await read(jobs, job.id)
     assert lost.state is JobState.FAILED
     assert lost.failure is not None and lost.failure.reason == "WORKER_LOST"
     assert lost.finish_time is not None
-    assert await jobs.overdue(10) == []
+    assert await jobs.fail_lost() == 0
 
 
 async def test_heartbeat_tells_the_progress(jobs: Jobs) -> None:
@@ -181,10 +183,10 @@ async def test_transient_failures_retry_until_the_attempts_are_used_up(
         assert waiting.next_attempt_time is not None
         assert 58 < (waiting.next_attempt_time - waiting.update_time).total_seconds() < 62
         assert await jobs.claim(job.id, 30.0) is None, "not before it is due"
-        assert await jobs.overdue(10) == []
+        assert await jobs.take(Slot.INGEST, BOUNDS, 30.0) is None
         await make_due(pool, job)
-        assert await jobs.overdue(10) == [job.id]
-    lease = await take(jobs, job)
+    lease = await jobs.take(Slot.INGEST, BOUNDS, 30.0)
+    assert lease is not None
     assert await jobs.fail(lease.token, TRANSIENT, 60.0)
     final = await read(jobs, job.id)
     assert (final.state, final.next_attempt_time) == (JobState.FAILED, None)
@@ -199,14 +201,17 @@ async def test_release_gives_the_attempt_back(jobs: Jobs) -> None:
     assert (await take(jobs, job)).job.attempt == 1
 
 
-async def test_queued_job_is_overdue_after_a_while(jobs: Jobs, pool: Pool) -> None:
+async def test_what_could_not_be_tried_is_no_attempt(jobs: Jobs, pool: Pool) -> None:
     job, _ = await submit(jobs)
-    assert await jobs.overdue(10) == []
-    await pool.execute(
-        "UPDATE processing_jobs SET update_time = now() - make_interval(secs => $1)",
-        QUEUED_OVERDUE_S + 1,
-    )
-    assert await jobs.overdue(10) == [job.id]
+    for _ in range(5):
+        lease = await take(jobs, job)
+        assert lease.job.attempt == 1
+        assert await jobs.postpone(lease.token, TRANSIENT, 60.0)
+        waiting = await read(jobs, job.id)
+        assert (waiting.state, waiting.attempt) == (JobState.RETRYING, 0)
+        assert waiting.failure == TRANSIENT
+        await make_due(pool, job)
+    assert not await jobs.postpone(lease.token, TRANSIENT, 60.0)
 
 
 async def test_cancel_stops_a_running_job(jobs: Jobs) -> None:

@@ -175,7 +175,7 @@ async def test_a_source_that_is_out_of_order_for_a_while(bench: Bench, web: Loop
 async def test_attempts_end(bench: Bench, web: Loopback) -> None:
     done = await bench.finished(await bench.submit_url(web.url("/status/500")))
     assert (done.state, done.attempt) == (JobState.FAILED, 3)
-    refused = await bench.finished(await bench.submit_url(web.url("/status/403")))
+    refused = await bench.finished(await bench.submit_url(web.url("/status/404")))
     assert (refused.state, refused.attempt) == (JobState.FAILED, 1)
 
 

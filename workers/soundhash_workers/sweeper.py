@@ -1,7 +1,6 @@
-"""Finds what got stuck or left behind, so that no loss is final: overdue jobs, stray files.
+"""Finds what got stuck or left behind, so that no loss is final: lost jobs, stray files.
 
-Every worker sweeps; that several do is harmless, since a wake-up is only a hint and claims and
-removals happen once.
+Every worker sweeps; that several do is harmless, since jobs end and files are removed once.
 """
 
 from __future__ import annotations
@@ -14,12 +13,10 @@ import structlog
 
 from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.scratch import Scratch
-from soundhash_server.queue import JobQueue
 from soundhash_server.store.jobs import Jobs
 from soundhash_workers.keeping import KeptSweeper
 from soundhash_workers.uploads import UploadSweeper
 
-_MAX_WAKES = 500
 _FILES_EVERY = 5
 """Files are looked through less often than jobs."""
 
@@ -32,7 +29,6 @@ class Sweeper:
     def __init__(
         self,
         jobs: Jobs,
-        queue: JobQueue,
         scratch: Scratch,
         uploads: UploadSweeper,
         kept: KeptSweeper,
@@ -41,7 +37,6 @@ class Sweeper:
         grace_s: float,
     ) -> None:
         self._jobs = jobs
-        self._queue = queue
         self._scratch = scratch
         self._uploads = uploads
         self._kept = kept
@@ -55,7 +50,8 @@ class Sweeper:
         while True:
             started_s = time.monotonic()
             try:
-                await self.wake_overdue()
+                await self._jobs.fail_lost()
+                await self._jobs.settle_waiting()
                 if turn % _FILES_EVERY == 0:
                     await asyncio.to_thread(self._scratch.sweep)
                     await self._uploads.sweep(self._grace_s)
@@ -72,11 +68,3 @@ class Sweeper:
             # Workers that started together must not sweep together.
             pause_s = self._sweep_s * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
             await asyncio.sleep(max(pause_s, time.monotonic() - started_s))
-
-    async def wake_overdue(self) -> int:
-        """Wakes workers for overdue jobs; returns how many there were."""
-        overdue = await self._jobs.overdue(_MAX_WAKES)
-        for job_id in overdue:
-            if not await self._queue.wake(job_id):
-                break
-        return len(overdue)

@@ -11,27 +11,35 @@ import structlog
 
 from soundhash_engine import PARAMS
 from soundhash_server.errors import ErrorKind, PlatformError
+from soundhash_server.fetching.fetcher import Fetcher
 from soundhash_server.fetching.http import open_session
 from soundhash_server.fetching.scratch import Scratch
+from soundhash_server.model import JobKind
 from soundhash_server.queue import JobQueue, open_redis
 from soundhash_server.settings import Settings
 from soundhash_server.storage import open_storage
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.migrate import status
 from soundhash_server.store.objects import Objects
+from soundhash_server.store.pauses import PauseRule, Pauses
 from soundhash_server.store.pool import create_pool
+from soundhash_server.store.proxies import ProxyBenches
+from soundhash_server.store.turns import Bounds, Slot
 from soundhash_server.store.videos import Videos
 from soundhash_server.tasks import end
 from soundhash_workers import forks
+from soundhash_workers.disk import Disk
+from soundhash_workers.dispatcher import Dispatcher
 from soundhash_workers.keeping import Keeper, KeptSweeper
 from soundhash_workers.pipeline import Pipeline
-from soundhash_workers.runner import JobRunner
+from soundhash_workers.runner import JobRunner, Lister
 from soundhash_workers.sweeper import Sweeper
 from soundhash_workers.uploads import UploadSweeper
 from soundhash_workers.wakeups import WakeUps
 
 _READ_TIMEOUT_S = 30.0
-_MARK_EXTRA_S = 1.0
+_MAX_WATCHES = 100
+"""Watching a folder takes next to nothing until something changes."""
 _WAIT_S = 0.25
 _GIVE_BACK_S = 6.0
 
@@ -63,9 +71,12 @@ async def serve(settings: Settings) -> None:
     """As `work`, until cancelled."""
     forks.prepare()
     await _wait_for_schema(settings.database_url)
-    async with _resources(settings) as (wakeups, sweeper):
+    async with _resources(settings) as (dispatcher, wakeups, sweeper):
         log.info("worker is ready", concurrency=settings.effective_worker_concurrency)
-        loops = [asyncio.create_task(sweeper.run()), asyncio.create_task(wakeups.run_forever())]
+        loops = [
+            asyncio.create_task(loop)
+            for loop in (sweeper.run(), dispatcher.run(), wakeups.run_forever())
+        ]
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             for loop in loops:
@@ -74,12 +85,12 @@ async def serve(settings: Settings) -> None:
                     loop.result()
         finally:
             await end(*loops)
-            await wakeups.stop(settings.drain_s + _GIVE_BACK_S)
+            await dispatcher.stop(settings.drain_s + _GIVE_BACK_S)
+            await wakeups.stop()
 
 
 @contextlib.asynccontextmanager
-async def _resources(settings: Settings) -> AsyncIterator[tuple[WakeUps, Sweeper]]:
-    concurrency = settings.effective_worker_concurrency
+async def _resources(settings: Settings) -> AsyncIterator[tuple[Dispatcher, WakeUps, Sweeper]]:
     async with contextlib.AsyncExitStack() as stack:
         pool = await create_pool(
             settings.database_url, settings.database_pool_size, name="soundhash-worker"
@@ -98,26 +109,40 @@ async def _resources(settings: Settings) -> AsyncIterator[tuple[WakeUps, Sweeper
         objects = Objects(pool, storage.name if storage else "")
         keeper = Keeper(settings, storage, objects, scratch, session)
         stack.callback(keeper.close)
-        pipeline = Pipeline(settings, videos, scratch, session, keeper)
+        fetcher = Fetcher(settings, session, ProxyBenches(pool))
+        pipeline = Pipeline(settings, videos, scratch, fetcher, keeper)
         stack.callback(pipeline.close)
-        runner = JobRunner(settings, jobs, pipeline)
-
-        wakeups = WakeUps(
-            redis,
-            runner.run,
-            concurrency=concurrency,
-            mark_s=settings.job_lease_s + _MARK_EXTRA_S,
+        queue = JobQueue(redis)
+        disk = Disk(settings.data_dir, settings.min_free_disk_bytes)
+        pauses = Pauses(
+            pool,
+            PauseRule(settings.host_refusals, settings.host_pause_s, settings.host_pause_cap_s),
         )
+        listers: dict[JobKind, Lister] = {}
+        runner = JobRunner(settings, jobs, pauses, pipeline, listers, queue, disk)
+        dispatcher = Dispatcher(
+            jobs,
+            runner.run,
+            rooms={
+                Slot.LISTING: settings.max_channels if listers else 0,
+                Slot.WATCH: _MAX_WATCHES if JobKind.FOLDER in listers else 0,
+                Slot.INGEST: settings.effective_worker_concurrency,
+            },
+            bounds=Bounds(settings.max_channel_jobs, settings.max_host_jobs),
+            lease_s=settings.job_lease_s,
+            look_s=settings.sweep_s,
+            can_take=lambda slot: slot is not Slot.INGEST or disk.has_room(),
+        )
+        wakeups = WakeUps(redis, dispatcher.wake, lambda: dispatcher.has_room)
         sweeper = Sweeper(
             jobs,
-            JobQueue(redis),
             scratch,
             UploadSweeper(settings.uploads_dir, jobs, videos, PARAMS.digest),
             KeptSweeper(objects, storage),
             sweep_s=settings.sweep_s,
             grace_s=settings.job_lease_s,
         )
-        yield wakeups, sweeper
+        yield dispatcher, wakeups, sweeper
 
 
 async def _wait_for_schema(database_url: str) -> None:

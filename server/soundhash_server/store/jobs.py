@@ -27,6 +27,8 @@ from soundhash_server.model import (
     BatchProgress,
     BatchResult,
     Failure,
+    FetchOptions,
+    IngestParameters,
     IngestResult,
     Job,
     JobKind,
@@ -102,7 +104,8 @@ class Jobs:
         The same ``request_id`` or ``dedupe_key`` gives the same job. It is queued afresh, with
         these parameters, when it failed or was cancelled, when it has listed a channel or a
         folder to the end, or when what it made is gone or has fingerprints of other parameters
-        than ``params_digest``; else it stays as it is, but for a parent that it lacks.
+        than ``params_digest``; else it stays as it is, but for a parent that it lacks, and for
+        other options of fetching, with which one that waits is tried at once.
         """
         item = NewJob(kind, dedupe_key, parameters, parent_id, channel_id, source_host)
         async with transaction(self._pool) as held:
@@ -470,6 +473,15 @@ async def _again(
             item.source_host,
         )
         return _present(row), True
+    if (changed := _with_other_options(job, item.parameters)) is not None:
+        row = await held.fetchrow(
+            "UPDATE processing_jobs SET state = 'QUEUED', next_attempt_time = NULL,"  # noqa: S608
+            " parameters = $2, queue_time = clock_timestamp(), update_time = clock_timestamp()"
+            f" WHERE id = $1 RETURNING {JOB_COLUMNS}",
+            job.id,
+            parameters_json(changed),
+        )
+        job = _present(row)
     lacks_parent = job.parent_id is None and item.parent_id not in (None, job.id)
     if lacks_parent and not job.state.finished:
         row = await held.fetchrow(
@@ -481,6 +493,19 @@ async def _again(
         )
         job = _present(row)
     return job, job.state is JobState.QUEUED
+
+
+def _with_other_options(job: Job, wanted: JobParameters) -> IngestParameters | None:
+    """What a job has to do that waits, without the options of fetching that it is now wanted
+    with (cookies, say, that it failed without); None when nothing is to change."""
+    if (
+        job.state in (JobState.QUEUED, JobState.RETRYING)
+        and isinstance(job.parameters, IngestParameters)
+        and isinstance(wanted, IngestParameters)
+        and wanted.options not in (FetchOptions(), job.parameters.options)
+    ):
+        return dataclasses.replace(job.parameters, options=wanted.options)
+    return None
 
 
 class _StartedMore(Exception):  # noqa: N818 - a condition, not a mistake
