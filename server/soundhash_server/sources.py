@@ -14,6 +14,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _TRACKING = re.compile(r"(utm_\w+|fbclid|gclid|dclid|msclkid|igshid|mc_cid|mc_eid)", re.IGNORECASE)
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 _MAX_NAME_CHARS = 500
+_MAX_TEXT_CHARS = 20_000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
@@ -91,6 +92,13 @@ def title_from_name(name: str) -> str:
 def clean_text(text: str) -> str:
     """Text from outside on one line, without control characters, at most 500 characters."""
     return _CONTROL.sub(" ", text).strip()[:_MAX_NAME_CHARS]
+
+
+def clean_lines(text: str) -> str:
+    """Text from outside, its lines kept, without other control characters, at most 20,000
+    characters."""
+    lines = (_CONTROL.sub(" ", line).rstrip() for line in text.splitlines())
+    return "\n".join(lines).strip()[:_MAX_TEXT_CHARS]
 
 
 def _ascii_host(host: str) -> str:

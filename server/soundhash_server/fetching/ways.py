@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from soundhash_server.addresses import is_public_address
 from soundhash_server.errors import ErrorKind, PlatformError
-from soundhash_server.fetching.failures import JobError
+from soundhash_server.fetching.failures import REASONS, JobError
 from soundhash_server.model import FetchOptions
 from soundhash_server.settings import Settings, SettingsError
+from soundhash_server.url_guard import resolve
 
 _PROXY_SCHEMES = frozenset({"http", "https", "socks4", "socks4a", "socks5", "socks5h"})
 _BROWSERS = frozenset(
@@ -122,10 +125,11 @@ def parse_proxy(url: str, *, trusted: bool) -> Proxy | None:
     return Proxy(url, trusted)
 
 
-def check_options(options: FetchOptions) -> None:
-    """Refuses options that no worker could use or may be asked for.
+async def check_options(options: FetchOptions, allow_private: bool) -> None:
+    """Refuses options that no worker could use, or that nobody may ask for.
 
-    Raises PlatformError INVALID_ARGUMENT (FETCH_OPTIONS_INVALID) naming the fields.
+    Raises PlatformError INVALID_ARGUMENT: FETCH_OPTIONS_INVALID naming the fields,
+    PROXY_NOT_ALLOWED for one whose address is not public unless ``allow_private``.
     """
     wrong = {}
     if options.cookies and not _is_cookies_name(options.cookies):
@@ -140,6 +144,8 @@ def check_options(options: FetchOptions) -> None:
         wrong["options.proxy"] = "must be an http, https or socks5 URL"
     if any(ord(c) < 32 or ord(c) > 126 for c in options.user_agent):
         wrong["options.user_agent"] = "must be printable ASCII"
+    if options.max_duration_s < 0:
+        wrong["options.max_duration"] = "must not be negative"
     if wrong:
         first = next(iter(wrong))
         raise PlatformError(
@@ -148,6 +154,24 @@ def check_options(options: FetchOptions) -> None:
             f"{first} {wrong[first]}.",
             "Correct the options, or leave them out: the operator's settings then hold.",
             violations=wrong,
+        )
+    if options.proxy and not allow_private:
+        await _check_proxy(options.proxy)
+
+
+async def _check_proxy(url: str) -> None:
+    host, port = Proxy(url, trusted=False).address
+    try:
+        public = all(map(is_public_address, await resolve(host, port)))
+    except (socket.gaierror, UnicodeError, TimeoutError):
+        return  # the worker looks again
+    if not public:
+        raise PlatformError(
+            ErrorKind.INVALID_ARGUMENT,
+            "PROXY_NOT_ALLOWED",
+            "The proxy is not on the public internet.",
+            REASONS["PROXY_NOT_ALLOWED"].remedy,
+            violations={"options.proxy": "must be on the public internet"},
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -25,7 +26,10 @@ SEARCH = "ytsearch1:{}"
 _SILENCE_S = 180.0
 _LINE_BYTES = 4 << 20
 _MAX_TEXT_CHARS = 500
+_MAX_URL_CHARS = 2048
 _MAX_DESCRIPTION_CHARS = 20_000
+# All but line breaks; surrogates fit into no database.
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +190,15 @@ class _Talk:
 
 def _found(said: dict[str, Any]) -> Found:
     def text(name: str, most: int = _MAX_TEXT_CHARS) -> str:
-        return str(said.get(name) or "")[:most]
+        return _UNPRINTABLE.sub(" ", str(said.get(name) or ""))[:most].strip()
+
+    def url(name: str) -> str:
+        found = text(name, _MAX_URL_CHARS + 1)
+        return (
+            found
+            if found.startswith(("http://", "https://")) and len(found) <= _MAX_URL_CHARS
+            else ""
+        )
 
     published = said.get("timestamp")
     service, media_id = text("service"), text("media_id")
@@ -195,10 +207,10 @@ def _found(said: dict[str, Any]) -> Found:
         media_id=media_id if service else "",
         title=text("title"),
         channel=text("channel"),
-        url=text("url", 2048),
-        description=text("description", _MAX_DESCRIPTION_CHARS).replace("\0", ""),
+        url=url("url"),
+        description=text("description", _MAX_DESCRIPTION_CHARS),
         publish_time=_time(published) if isinstance(published, (int, float)) else None,
-        thumbnail_url=text("thumbnail_url", 2048),
+        thumbnail_url=url("thumbnail_url"),
     )
 
 

@@ -107,6 +107,11 @@ def video_message(video: Video) -> catalog_pb2.Video:
         params_digest=video.params_digest,
         create_time=timestamp(video.create_time),
         update_time=timestamp(video.update_time),
+        service=video.service,
+        media_id=video.media_id,
+        description=video.description,
+        publish_time=timestamp(video.publish_time),
+        thumbnail_url=video.thumbnail_url,
     )
 
 

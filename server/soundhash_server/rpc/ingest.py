@@ -56,6 +56,8 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             external_id=request.external_id,
             channel=request.channel,
             request_id=request.request_id,
+            search=request.search,
+            options=fetch_options(request.options),
         )
         return job_message(await self._ingest.submit_url(spec))
 

@@ -7,22 +7,33 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
 from soundhash_engine import PARAMS
 from soundhash_server.errors import ErrorKind, PlatformError, not_found
-from soundhash_server.model import IngestParameters, Job, JobKind, JobState, Page, Video
+from soundhash_server.fetching.ways import check_options
+from soundhash_server.model import (
+    FetchOptions,
+    IngestParameters,
+    Job,
+    JobKind,
+    JobState,
+    Page,
+    Video,
+)
 from soundhash_server.queue import JobQueue
 from soundhash_server.services.partial_uploads import PartialStatus, PartialUploads
 from soundhash_server.services.uploads import Received, Receiver, Spool
-from soundhash_server.sources import sha256_key, url_key
+from soundhash_server.sources import search_key, sha256_key, source_host, url_key
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.listener import JOBS, Listener
 from soundhash_server.store.videos import Videos, external_id_taken
 from soundhash_server.url_guard import check_url
 
+SEARCH_HOST = "youtube.com"
+"""Where searches go."""
 WATCH_POLL_S = 1.0
 """Watchers look again after this even if nothing was announced: announcements can be lost."""
 
@@ -50,13 +61,15 @@ class UploadSpec:
 
 @dataclass(frozen=True, slots=True)
 class UrlSpec:
-    """What the caller says about a URL; empty means not said."""
+    """What the caller says about a URL, or words to search for; empty means not said."""
 
     url: str
     title: str
     external_id: str
     channel: str
     request_id: str
+    search: str = ""
+    options: FetchOptions = field(default_factory=FetchOptions)
 
 
 class Ingest:
@@ -157,13 +170,21 @@ class Ingest:
         return job
 
     async def submit_url(self, spec: UrlSpec) -> Job:
-        """Submits what is behind a URL.
+        """Submits what is behind a URL, or the first result of a search.
 
-        Raises PlatformError INVALID_ARGUMENT (URL_NOT_ALLOWED and others of url_guard),
-        ALREADY_EXISTS (EXTERNAL_ID_TAKEN).
+        A job that waits to be tried again, and is submitted with other options, uses them at
+        once. Raises PlatformError INVALID_ARGUMENT (URL_NOT_ALLOWED and others of url_guard,
+        SEARCH_EMPTY, FETCH_OPTIONS_INVALID, PROXY_NOT_ALLOWED), ALREADY_EXISTS
+        (EXTERNAL_ID_TAKEN).
         """
-        await check_url(spec.url, self._allow_private_urls)
-        key = url_key(spec.url)
+        await check_options(spec.options, self._allow_private_urls)
+        if spec.search:
+            if not spec.search.split():
+                raise _search_empty()
+            key, host = search_key(spec.search), SEARCH_HOST
+        else:
+            await check_url(spec.url, self._allow_private_urls)
+            key, host = url_key(spec.url), source_host(spec.url)
         known = await self._videos.by_source_key(key)
         await self._check_external_id(
             spec.external_id, lambda video: known is not None and video.id == known.id
@@ -172,11 +193,14 @@ class Ingest:
             key,
             IngestParameters(
                 url=spec.url,
+                search=spec.search,
                 title=spec.title,
                 external_id=spec.external_id,
                 channel=spec.channel,
+                options=spec.options,
             ),
             spec.request_id,
+            source_host=host,
         )
 
     async def get(self, job_id: UUID) -> Job:
@@ -241,7 +265,9 @@ class Ingest:
         await self._queue.wake(job_id)
         return queued
 
-    async def _submit(self, key: str, parameters: IngestParameters, request_id: str) -> Job:
+    async def _submit(
+        self, key: str, parameters: IngestParameters, request_id: str, *, source_host: str = ""
+    ) -> Job:
         job, needs_wake = await self._jobs.submit(
             JobKind.INGEST,
             key,
@@ -249,6 +275,7 @@ class Ingest:
             request_id=request_id,
             max_attempts=self._max_attempts,
             params_digest=PARAMS.digest,
+            source_host=source_host,
         )
         if needs_wake:
             await self._queue.wake(job.id)
@@ -261,6 +288,16 @@ class Ingest:
         page = await self._videos.list(1, "", external_id=external_id)
         if page.items and not is_same(page.items[0]):
             raise external_id_taken(external_id)
+
+
+def _search_empty() -> PlatformError:
+    return PlatformError(
+        ErrorKind.INVALID_ARGUMENT,
+        "SEARCH_EMPTY",
+        "There are no words to search for.",
+        "Give words, such as artist and title.",
+        violations={"search": "must have words in it"},
+    )
 
 
 def _same_content(content_sha256: str) -> Callable[[Video], bool]:
