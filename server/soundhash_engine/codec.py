@@ -44,7 +44,7 @@ def encode_segment(
     params: Params,
 ) -> Segment:
     """Pack one segment; landmark times are relative to its start."""
-    landmark_bytes = _landmark_content(landmarks, params)
+    landmark_bytes = pack_landmarks(landmarks, params)
     descriptor_bytes = (
         _CONTENT_HEADER.pack(params.version, landmarks.n_frames, descriptor.shape[0])
         + descriptor.tobytes()
@@ -53,8 +53,8 @@ def encode_segment(
         index=index,
         start_s=float(index * params.segment_s),
         duration_s=duration_s,
-        landmarks=_to_blob(_LANDMARKS_MAGIC, landmark_bytes, params),
-        descriptor=_to_blob(_DESCRIPTOR_MAGIC, descriptor_bytes, params),
+        landmarks=pack_blob(_LANDMARKS_MAGIC, landmark_bytes, params),
+        descriptor=pack_blob(_DESCRIPTOR_MAGIC, descriptor_bytes, params),
         vector=compact_vector(descriptor, params).astype("<f4").tobytes(),
         md5=_content_md5(landmark_bytes, descriptor_bytes),
         params_digest=params.digest,
@@ -70,13 +70,13 @@ def decode_segment(segment: Segment, params: Params) -> tuple[Landmarks, NDArray
     """
     if segment.params_digest != params.digest:
         raise _mismatch(segment.params_digest, params)
-    landmark_bytes = _from_blob(_LANDMARKS_MAGIC, segment.landmarks, params)
-    descriptor_bytes = _from_blob(_DESCRIPTOR_MAGIC, segment.descriptor, params)
+    landmark_bytes = unpack_blob(_LANDMARKS_MAGIC, segment.landmarks, params)
+    descriptor_bytes = unpack_blob(_DESCRIPTOR_MAGIC, segment.descriptor, params)
     if _content_md5(landmark_bytes, descriptor_bytes) != segment.md5:
         raise CorruptFingerprint(
             f"segment {segment.index}: landmarks and descriptor do not belong to its MD5"
         )
-    landmarks = _parse_landmarks(landmark_bytes, params)
+    landmarks = unpack_landmarks(landmark_bytes, params)
     n_frames, rows = _parse_descriptor(descriptor_bytes, params)
     if n_frames != landmarks.n_frames or len(landmarks) != segment.landmark_count:
         raise CorruptFingerprint(f"segment {segment.index}: its parts contradict each other")
@@ -87,7 +87,8 @@ def _content_md5(landmark_bytes: bytes, descriptor_bytes: bytes) -> str:
     return hashlib.md5(landmark_bytes + descriptor_bytes, usedforsecurity=False).hexdigest()
 
 
-def _landmark_content(landmarks: Landmarks, params: Params) -> bytes:
+def pack_landmarks(landmarks: Landmarks, params: Params) -> bytes:
+    """The landmark stream, not compressed."""
     gaps = np.diff(landmarks.time, prepend=np.int32(0))
     # A gap of g needs (g − 1) // 255 skips before its landmark.
     n_skips = np.maximum(gaps - 1, 0) // _MAX_GAP
@@ -103,7 +104,8 @@ def _landmark_content(landmarks: Landmarks, params: Params) -> bytes:
     return header + step.tobytes() + low.tobytes() + high.tobytes()
 
 
-def _parse_landmarks(content: bytes, params: Params) -> Landmarks:
+def unpack_landmarks(content: bytes, params: Params) -> Landmarks:
+    """Raises CorruptFingerprint, ParamsMismatch for another version."""
     n_frames, n_records = _parse_header(content, params)
     if len(content) != _CONTENT_HEADER.size + 3 * n_records:
         raise CorruptFingerprint("landmark planes have the wrong length")
@@ -135,13 +137,15 @@ def _parse_header(content: bytes, params: Params) -> tuple[int, int]:
     return n_frames, count
 
 
-def _to_blob(magic: int, content: bytes, params: Params) -> bytes:
+def pack_blob(magic: int, content: bytes, params: Params) -> bytes:
+    """Compressed, with what it was made with and a checksum before it."""
     body = zlib.compress(content, 6)
     mark = bytes.fromhex(params.digest)[:4]
     return _BLOB_HEADER.pack(magic, mark, _checksum(magic, mark, body)) + body
 
 
-def _from_blob(magic: int, blob: bytes, params: Params) -> bytes:
+def unpack_blob(magic: int, blob: bytes, params: Params) -> bytes:
+    """What was packed. Raises CorruptFingerprint, ParamsMismatch."""
     if len(blob) < _BLOB_HEADER.size:
         raise CorruptFingerprint("fingerprint blob is too short")
     found_magic, mark, checksum = _BLOB_HEADER.unpack_from(blob)

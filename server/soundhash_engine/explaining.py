@@ -57,9 +57,9 @@ def explain(snapshot: Snapshot, pcm: Pcm, match: Match, params: Params = PARAMS)
         raise ValueError("the match is not within the clip")
     parts = (
         (query_features(pcm[first:last], params), first / params.sample_rate_hz)
-        for first, last in _parts(pcm.size, match, params)
+        for first, last in parts_of(pcm.size, match, params)
     )
-    return _explain(snapshot, parts, match, params)
+    return explain_features(snapshot, parts, match, params)
 
 
 def explain_comparison(
@@ -77,10 +77,10 @@ def explain_comparison(
         if start / params.frames_per_s < passage.clip_end_s
         and (start + count) / params.frames_per_s > passage.clip_start_s
     )
-    return _explain(index.snapshot(), parts, passage, params)
+    return explain_features(index.snapshot(), parts, passage, params)
 
 
-def _parts(n_samples: int, match: Match, params: Params) -> list[tuple[int, int]]:
+def parts_of(n_samples: int, match: Match, params: Params) -> list[tuple[int, int]]:
     """Samples of the windows that the match touches, and of what it covers of each.
 
     Last of a long clip the longer stretches on which doubtful matches are weighed.
@@ -108,21 +108,17 @@ def _parts(n_samples: int, match: Match, params: Params) -> list[tuple[int, int]
     return out
 
 
-def _explain(
-    snapshot: Snapshot,
-    parts: Iterable[tuple[QueryFeatures, float]],
-    match: Match,
-    params: Params,
-) -> Explanation:
+def line_of(snapshot: Snapshot, match: Match, params: Params = PARAMS) -> Line | None:
+    """The match as a line through its recording, None when the snapshot has that no more."""
     found = snapshot.find(match.recording_id)
     if found is None:
-        raise ValueError(f"recording {match.recording_id} is not in the snapshot")
+        return None
     volume, row = found
     # The start is cut off at 0 where the clip begins before the recording; the end is not.
     clip_s, video_s = match.clip_start_s, match.video_start_s
     if video_s <= 0.0:
         clip_s, video_s = match.clip_end_s, match.video_end_s
-    line = Line(
+    return Line(
         volume=volume,
         row=row,
         recording_id=match.recording_id,
@@ -132,6 +128,19 @@ def _explain(
         identity=match.parts.identity,
         params=params,
     )
+
+
+def explain_features(
+    snapshot: Snapshot,
+    parts: Iterable[tuple[QueryFeatures, float]],
+    match: Match,
+    params: Params = PARAMS,
+) -> Explanation:
+    """As ``explain``, for parts of the clip whose features are at hand, each with the second of
+    the clip at which it begins."""
+    line = line_of(snapshot, match, params)
+    if line is None:
+        raise ValueError(f"recording {match.recording_id} is not in the snapshot")
     best: Part | None = None
     windows: list[WindowScore] = []
     looked_at = False
