@@ -19,17 +19,18 @@ from soundhash.v1 import admin_pb2, catalog_pb2, fingerprint_pb2, ingest_pb2, ma
 
 EXPORTS = """
 Aborted AlreadyExists AsyncClient Cancelled Client Comparison DataLoss DeadlineExceeded
-FailedPrecondition FieldViolation FinalMatch Fingerprint Health Heard IndexStatus IngestParameters
-IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState JobStep Match
-MatchResult MissingPart NotFound OutOfRange PcmEncoding PcmFormat PermissionDenied PostingShard
-ProvisionalMatch ResourceExhausted ScoreParts Segment SharedPassage SoundHashError Stats StreamEvent
-StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus Video __version__
+FailedPrecondition FetchOptions FieldViolation FinalMatch Fingerprint Health Heard IndexStatus
+IngestParameters IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState
+JobStep Match MatchResult MissingPart NotFound OutOfRange PcmEncoding PcmFormat PermissionDenied
+PostingShard ProvisionalMatch ResourceExhausted ScoreParts Segment SharedPassage SoundHashError
+Stats StreamEvent StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus
+UrlEnd UrlEvent UrlMatch UrlProgress Video __version__
 """
 
 METHODS = """
-cancel_job close compact_index compare compute_fingerprint delete_video fingerprints
-get_fingerprint get_job get_match get_upload get_video health index_status jobs match matches
-retry_job search_videos stats stream submit_url update_video upload videos wait_for_job watch_job
+cancel_job close compact_index compare compute_fingerprint delete_video fingerprints get_fingerprint
+get_job get_match get_upload get_video health index_status jobs match match_url matches retry_job
+search_videos stats stream stream_url submit_url update_video upload videos wait_for_job watch_job
 """
 
 JOB = ingest_pb2.Job(id="1", state=ingest_pb2.JOB_STATE_SUCCEEDED)
@@ -130,6 +131,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "RetryJob": (("retry_job", ID), {}),
     "MatchClip": (("match", b"abc"), {}),
     "MatchStream": (("stream", [b"abc"]), {}),
+    "MatchUrl": (("match_url", "https://example.org/a.mp3"), {"start_s": 5.0, "length_s": 8.0}),
     "GetMatch": (("get_match", ID), {}),
     "ListMatches": (("matches",), {}),
     "Compute": (("compute_fingerprint", b"abc"), {}),
@@ -230,6 +232,9 @@ def test_every_field_of_every_answer_arrives() -> None:
         (match_pb2.Match, soundhash.Match, set()),
         (match_pb2.ScoreParts, soundhash.ScoreParts, set()),
         (match_pb2.MatchClipResponse, soundhash.MatchResult, set()),
+        (match_pb2.MatchUrlProgress, soundhash.UrlProgress, set()),
+        (match_pb2.MatchUrlEnd, soundhash.UrlEnd, {"matches"}),
+        (ingest_pb2.FetchOptions, soundhash.FetchOptions, {"max_bytes_per_second"}),
         (fingerprint_pb2.Fingerprint, soundhash.Fingerprint, set()),
         (fingerprint_pb2.Segment, soundhash.Segment, set()),
         (fingerprint_pb2.CompareResponse, soundhash.Comparison, set()),

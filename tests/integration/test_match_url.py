@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -337,6 +339,10 @@ async def test_what_can_never_be_a_question(server: Running, site: Site) -> None
         await ask(server, song, length_s=0.5)
     with refused("INVALID_ARGUMENT", "CLIP_START_INVALID"):
         await ask(server, song, start_s=-1.0)
+    with refused("INVALID_ARGUMENT", "FETCH_OPTIONS_INVALID"):
+        await server.match.MatchUrl(
+            match_pb2.MatchUrlRequest(url=song, fetch={"user_agent": "\N{SNOWMAN}"})
+        ).read()
     with refused("INVALID_ARGUMENT", "INVALID_REQUEST"):
         await ask(server, "ftp://example.com/a.mp3")
     with refused("FAILED_PRECONDITION", "CLIP_TOO_SHORT"):
@@ -411,3 +417,29 @@ async def test_the_client(server: Running, site: Site, song: catalog_pb2.Video) 
             return client.match_url(url, start_s=20.0, length_s=8.0)
 
     assert (await asyncio.to_thread(plain)).matches[0].video_id == song.id
+
+
+async def test_the_program(server: Running, site: Site, song: catalog_pb2.Video) -> None:
+    async def run(*words: str) -> tuple[int | None, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "from soundhash.cli import main; main()"),
+            *("match", "--address", server.address, *words),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+    url = f"{site.base}/file/song.mp3"
+    part = ("--start", "20", "--length", "8")
+    asked, misused = await asyncio.gather(run(url, *part, "--json"), run("clip.ogg", *part))
+    gone = await run(f"{site.base}/status/410", url)
+    status, out, _ = asked
+    line = json.loads(out)
+    assert (status, line["clip"], line.get("title")) == (0, url, "song"), line
+    assert line["matches"][0]["video_id"] == song.id
+    status, out, err = gone
+    assert status == 1 and "One" in out
+    assert REASONS["HTTP_GONE"].remedy in err
+    status, _, err = misused
+    assert status == 2 and "URLs only" in err

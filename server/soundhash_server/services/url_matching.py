@@ -92,7 +92,7 @@ class UrlMatching:
         """
         begun = time.monotonic()
         length_s = self._length_s(question)
-        check_options(question.fetch)
+        await check_options(question.fetch, self._allow_private_urls)
         try:
             await check_url(question.url, self._allow_private_urls)
             latest = [UrlProgress(0, 0.0)]
