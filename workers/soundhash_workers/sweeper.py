@@ -15,6 +15,7 @@ from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.scratch import Scratch
 from soundhash_server.store.jobs import Jobs
 from soundhash_workers.keeping import KeptSweeper
+from soundhash_workers.schedule import ChannelSchedule
 from soundhash_workers.uploads import UploadSweeper
 
 _FILES_EVERY = 5
@@ -32,6 +33,7 @@ class Sweeper:
         scratch: Scratch,
         uploads: UploadSweeper,
         kept: KeptSweeper,
+        schedule: ChannelSchedule,
         *,
         sweep_s: float,
         grace_s: float,
@@ -40,6 +42,7 @@ class Sweeper:
         self._scratch = scratch
         self._uploads = uploads
         self._kept = kept
+        self._schedule = schedule
         self._sweep_s = sweep_s
         self._grace_s = grace_s
 
@@ -52,6 +55,7 @@ class Sweeper:
             try:
                 await self._jobs.fail_lost()
                 await self._jobs.settle_waiting()
+                await self._schedule.run_due()
                 if turn % _FILES_EVERY == 0:
                     await asyncio.to_thread(self._scratch.sweep)
                     await self._uploads.sweep(self._grace_s)

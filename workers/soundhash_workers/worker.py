@@ -18,24 +18,32 @@ from soundhash_server.model import JobKind
 from soundhash_server.queue import JobQueue, open_redis
 from soundhash_server.settings import Settings
 from soundhash_server.storage import open_storage
+from soundhash_server.store.channel_videos import ChannelVideos
+from soundhash_server.store.channels import Channels
+from soundhash_server.store.folders import FolderFiles
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.migrate import status
 from soundhash_server.store.objects import Objects
 from soundhash_server.store.pauses import PauseRule, Pauses
 from soundhash_server.store.pool import create_pool
+from soundhash_server.store.quota import QuotaUses
 from soundhash_server.store.proxies import ProxyBenches
 from soundhash_server.store.turns import Bounds, Slot
 from soundhash_server.store.videos import Videos
 from soundhash_server.tasks import end
 from soundhash_workers import forks
+from soundhash_workers.channels import ChannelLister
 from soundhash_workers.disk import Disk
 from soundhash_workers.dispatcher import Dispatcher
+from soundhash_workers.folders import FolderScanner
 from soundhash_workers.keeping import Keeper, KeptSweeper
 from soundhash_workers.pipeline import Pipeline
 from soundhash_workers.runner import JobRunner, Lister
+from soundhash_workers.schedule import ChannelSchedule
 from soundhash_workers.sweeper import Sweeper
 from soundhash_workers.uploads import UploadSweeper
 from soundhash_workers.wakeups import WakeUps
+from soundhash_workers.youtube_api import YouTubeApi
 
 _READ_TIMEOUT_S = 30.0
 _MAX_WATCHES = 100
@@ -118,7 +126,13 @@ async def _resources(settings: Settings) -> AsyncIterator[tuple[Dispatcher, Wake
             pool,
             PauseRule(settings.host_refusals, settings.host_pause_s, settings.host_pause_cap_s),
         )
-        listers: dict[JobKind, Lister] = {}
+        channels, listed = Channels(pool), ChannelVideos(pool)
+        youtube = YouTubeApi(settings, QuotaUses(pool))
+        stack.callback(youtube.close)
+        listers: dict[JobKind, Lister] = {
+            JobKind.CHANNEL: ChannelLister(settings, jobs, channels, listed, queue, youtube),
+            JobKind.FOLDER: FolderScanner(settings, jobs, queue, FolderFiles(pool), videos),
+        }
         runner = JobRunner(settings, jobs, pauses, pipeline, listers, queue, disk)
         dispatcher = Dispatcher(
             jobs,
@@ -139,6 +153,7 @@ async def _resources(settings: Settings) -> AsyncIterator[tuple[Dispatcher, Wake
             scratch,
             UploadSweeper(settings.uploads_dir, jobs, videos, PARAMS.digest),
             KeptSweeper(objects, storage),
+            ChannelSchedule(settings, channels, jobs, queue),
             sweep_s=settings.sweep_s,
             grace_s=settings.job_lease_s,
         )

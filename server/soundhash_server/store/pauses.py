@@ -43,8 +43,8 @@ class Pauses:
         async with connection(self._pool) as held:
             row = await held.fetchrow(
                 """INSERT INTO source_pauses AS p (host, until, refusals, reason)
-                VALUES ($1, clock_timestamp() + CASE WHEN $3 <= 1
-                    THEN greatest($4, $6) ELSE interval '0' END, 1, $2)
+                VALUES ($1, clock_timestamp() + CASE WHEN $3::int <= 1
+                    THEN greatest($4::interval, $6::interval) ELSE interval '0' END, 1, $2)
                 ON CONFLICT (host) DO UPDATE SET reason = $2, update_time = clock_timestamp(),
                     refusals = CASE WHEN p.until > clock_timestamp()
                         THEN p.refusals ELSE p.refusals + 1 END,
@@ -52,7 +52,8 @@ class Pauses:
                         WHEN p.until > clock_timestamp()
                             THEN greatest(p.until, clock_timestamp() + $6)
                         WHEN p.refusals + 1 >= $3 THEN clock_timestamp() + greatest(
-                            least($4 * power(2, least(p.refusals + 1 - $3, $7)), $5), $6)
+                            least($4 * power(2, least(p.refusals + 1 - $3, $7)), $5::interval),
+                            $6)
                         ELSE p.until END
                 RETURNING host, until, reason, refusals, until > clock_timestamp() AS paused""",
                 host,
