@@ -182,7 +182,7 @@ class FetchOptions:
 
     cookies: str = ""
     cookies_from_browser: str = ""
-    proxy: str = ""
+    proxy: str = dataclasses.field(default="", repr=False)
     player_client: str = ""
     user_agent: str = ""
     max_bytes: int = 0

@@ -14,7 +14,15 @@ from grpc_health.v1 import health_pb2
 from soundhash import _convert as convert
 from soundhash import _types as t
 from soundhash._media import MediaReader
-from soundhash.v1 import admin_pb2, catalog_pb2, fingerprint_pb2, ingest_pb2, match_pb2
+from soundhash.v1 import (
+    admin_pb2,
+    catalog_pb2,
+    clips_pb2,
+    fingerprint_pb2,
+    ingest_pb2,
+    match_pb2,
+    media_pb2,
+)
 
 T = TypeVar("T")
 
@@ -153,10 +161,18 @@ def compute() -> MediaCall[t.Fingerprint]:
 
 
 def submit_url(
-    url: str, title: str, external_id: str, channel: str, request_id: str
+    url: str,
+    search: str,
+    title: str,
+    external_id: str,
+    channel: str,
+    options: t.FetchOptions | None,
+    request_id: str,
 ) -> Call[t.Job]:
     request = ingest_pb2.SubmitUrlRequest(
         url=url,
+        search=search,
+        options=None if options is None else convert.to_fetch_options(options),
         title=title,
         external_id=external_id,
         channel=channel,
@@ -184,6 +200,65 @@ def cancel_job(job_id: str) -> Call[t.Job]:
 
 def retry_job(job_id: str) -> Call[t.Job]:
     return Call("ingest", "RetryJob", ingest_pb2.RetryJobRequest(id=job_id), convert.job)
+
+
+def submit_clips(clips: Iterable[str], options: t.FetchOptions | None) -> Call[tuple[t.Clip, ...]]:
+    request = clips_pb2.SubmitClipsRequest(
+        clips=_texts(clips), options=None if options is None else convert.to_fetch_options(options)
+    )
+    return Call(
+        "clips",
+        "SubmitClips",
+        request,
+        lambda m: tuple(convert.clip(one) for one in m.clips),
+        idempotent=True,
+    )
+
+
+def process_clips(
+    clips: Iterable[str], options: t.FetchOptions | None
+) -> clips_pb2.ProcessClipsRequest:
+    return clips_pb2.ProcessClipsRequest(
+        clips=_texts(clips), options=None if options is None else convert.to_fetch_options(options)
+    )
+
+
+def _texts(clips: Iterable[str]) -> list[str]:
+    # Each letter of a text would be a clip.
+    return [clips] if isinstance(clips, str) else list(clips)
+
+
+def get_clip(clip_id: str, download_urls: bool) -> Call[t.Clip]:
+    request = clips_pb2.GetClipRequest(id=clip_id, download_urls=download_urls)
+    return Call("clips", "GetClip", request, convert.clip, idempotent=True)
+
+
+def list_clips(limit: int | None) -> Listing[t.Clip]:
+    request = clips_pb2.ListClipsRequest()
+    return Listing("clips", "ListClips", request, "clips", convert.clip, limit)
+
+
+def delete_clip(clip_id: str) -> Call[None]:
+    request = clips_pb2.DeleteClipRequest(id=clip_id)
+    return Call("clips", "DeleteClip", request, lambda _: None)
+
+
+def kept_objects(video_id: str, sign_for_s: float | None) -> Call[tuple[t.KeptObject, ...]]:
+    request = media_pb2.ListObjectsRequest(
+        video_id=video_id, sign_for=None if sign_for_s is None else convert.to_duration(sign_for_s)
+    )
+    return Call(
+        "media",
+        "ListObjects",
+        request,
+        lambda m: tuple(convert.kept_object(one) for one in m.objects),
+        idempotent=True,
+    )
+
+
+def delete_kept_objects(video_id: str) -> Call[int]:
+    request = media_pb2.DeleteObjectsRequest(video_id=video_id)
+    return Call("media", "DeleteObjects", request, lambda m: int(m.deleted))
 
 
 def match_clip(content: bytes, top: int, min_confidence: float) -> Call[t.MatchResult]:

@@ -13,7 +13,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2
 
 from soundhash import _types as t
-from soundhash.v1 import admin_pb2, catalog_pb2, fingerprint_pb2, ingest_pb2, match_pb2
+from soundhash.v1 import (
+    admin_pb2,
+    catalog_pb2,
+    clips_pb2,
+    fingerprint_pb2,
+    ingest_pb2,
+    match_pb2,
+)
 
 _EnumT = TypeVar("_EnumT", bound=enum.StrEnum)
 
@@ -73,6 +80,11 @@ def video(m: catalog_pb2.Video) -> t.Video:
         params_digest=m.params_digest,
         create_time=_time(m, "create_time"),
         update_time=_time(m, "update_time"),
+        service=m.service,
+        media_id=m.media_id,
+        description=m.description,
+        publish_time=_time(m, "publish_time"),
+        thumbnail_url=m.thumbnail_url,
     )
 
 
@@ -91,15 +103,14 @@ def upload_status(m: ingest_pb2.UploadStatus) -> t.UploadStatus:
     return t.UploadStatus(m.received_bytes, _time(m, "expire_time"))
 
 
+def _failure(m: ingest_pb2.JobFailure) -> t.JobFailure:
+    return t.JobFailure(reason=m.reason, message=m.message, remedy=m.remedy, transient=m.transient)
+
+
 def job(m: ingest_pb2.Job) -> t.Job:
     failure = parameters = result = None
     if m.HasField("failure"):
-        failure = t.JobFailure(
-            reason=m.failure.reason,
-            message=m.failure.message,
-            remedy=m.failure.remedy,
-            transient=m.failure.transient,
-        )
+        failure = _failure(m.failure)
     if m.HasField("ingest"):
         parameters = t.IngestParameters(
             url=m.ingest.url,
@@ -110,6 +121,8 @@ def job(m: ingest_pb2.Job) -> t.Job:
             source_url=m.ingest.source_url,
             content_sha256=m.ingest.content_sha256,
             size_bytes=m.ingest.size_bytes,
+            search=m.ingest.search,
+            path=m.ingest.path,
         )
     if m.HasField("ingest_result"):
         result = t.IngestResult(
@@ -231,6 +244,31 @@ def url_result(events: Iterable[t.UrlEvent]) -> t.MatchResult:
             end = event
     return t.MatchResult(
         end.query_id, tuple(matches), end.clip_duration_s, end.elapsed_s, end.missing, end.title
+    )
+
+
+def kept_object(m: clips_pb2.KeptObject) -> t.KeptObject:
+    return t.KeptObject(
+        key=m.key,
+        size_bytes=m.size_bytes,
+        sha256=m.sha256,
+        content_type=m.content_type,
+        download_url=m.download_url,
+        expire_time=_time(m, "expire_time"),
+    )
+
+
+def clip(m: clips_pb2.Clip) -> t.Clip:
+    return t.Clip(
+        id=m.id,
+        job_id=m.job_id,
+        state=_STATES.get(m.state, t.JobState.UNKNOWN),
+        failure=_failure(m.failure) if m.HasField("failure") else None,
+        video_id=m.video_id,
+        title=m.title,
+        duration_s=seconds(m.duration) if m.HasField("duration") else None,
+        objects=tuple(kept_object(one) for one in m.objects),
+        create_time=_time(m, "create_time"),
     )
 
 

@@ -134,16 +134,22 @@ class Client:
 
     def submit_url(
         self,
-        url: str,
+        url: str = "",
         *,
+        search: str = "",
         title: str = "",
         external_id: str = "",
         channel: str = "",
+        options: t.FetchOptions | None = None,
         request_id: str = "",
         timeout_s: float | None = None,
     ) -> t.Job:
-        """Has the server fetch and index what is behind an http or https URL."""
-        call = calls.submit_url(url, title, external_id, channel, request_id)
+        """Has the server fetch and index what is behind an http or https URL.
+
+        search: words such as "artist title", instead of a URL: the first result of a YouTube
+        search. options: how to fetch it. The same recording under another URL is the same video.
+        """
+        call = calls.submit_url(url, search, title, external_id, channel, options, request_id)
         return self._transport.unary(call, timeout_s)
 
     def get_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:
@@ -184,6 +190,71 @@ class Client:
     def retry_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:
         """Queues a failed or cancelled job again."""
         return self._transport.unary(calls.retry_job(job_id), timeout_s)
+
+    # ---- Twitch clips ----
+
+    def submit_clips(
+        self,
+        clips: Iterable[str],
+        *,
+        options: t.FetchOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> tuple[t.Clip, ...]:
+        """Has Twitch clips fetched and indexed in the background.
+
+        clips: ids or addresses, 1 to 10. options: how to fetch them. Raises InvalidArgument
+        (CLIP_ID_INVALID) that names every one that is none.
+        """
+        return self._transport.unary(calls.submit_clips(clips, options), timeout_s)
+
+    def process_clips(
+        self,
+        clips: Iterable[str],
+        *,
+        options: t.FetchOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> Generator[t.Clip, None, None]:
+        """As `submit_clips`, and yields each clip as soon as it is finished, well or not.
+
+        Comes back by itself when the connection is lost. Closing the iterator leaves the clips
+        to go on in the background. timeout_s: None for no limit.
+        """
+        return self._transport.process_clips(calls.process_clips(clips, options), timeout_s)
+
+    def get_clip(
+        self, clip_id: str, *, download_urls: bool = False, timeout_s: float | None = None
+    ) -> t.Clip:
+        """Returns how a clip stands. download_urls: sign addresses of what is kept of it."""
+        return self._transport.unary(calls.get_clip(clip_id, download_urls), timeout_s)
+
+    def clips(
+        self, *, limit: int | None = None, timeout_s: float | None = None
+    ) -> Iterator[t.Clip]:
+        """Yields clips, newest first."""
+        return self._transport.pages(calls.list_clips(limit), timeout_s)
+
+    def delete_clip(self, clip_id: str, *, timeout_s: float | None = None) -> None:
+        """Removes a clip: its job, what is kept of it, and its video."""
+        self._transport.unary(calls.delete_clip(clip_id), timeout_s)
+
+    # ---- what is kept ----
+
+    def kept_objects(
+        self,
+        video_id: str,
+        *,
+        sign_for_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> tuple[t.KeptObject, ...]:
+        """Returns what is kept of a video in object storage.
+
+        sign_for_s: sign download addresses that hold for so long, at most 7 days.
+        """
+        return self._transport.unary(calls.kept_objects(video_id, sign_for_s), timeout_s)
+
+    def delete_kept_objects(self, video_id: str, *, timeout_s: float | None = None) -> int:
+        """Deletes all that is kept of a video, which stays; returns how many objects."""
+        return self._transport.unary(calls.delete_kept_objects(video_id), timeout_s)
 
     # ---- match ----
 

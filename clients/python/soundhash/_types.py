@@ -104,7 +104,9 @@ class Video:
     id: its UUID. title, source_url, external_id, channel: what is known of it. duration_s:
     length of its audio. content_sha256: of the media bytes it was made from. segment_count,
     landmark_count: size of its fingerprint. params_digest: the parameters it was made with.
-    create_time, update_time: when it was added and last changed.
+    create_time, update_time: when it was added and last changed. service, media_id: where it was
+    fetched from and its id there (yt-dlp's names, the service in lower case). description,
+    publish_time, thumbnail_url: as the source gives them.
     """
 
     id: str
@@ -119,6 +121,11 @@ class Video:
     params_digest: str
     create_time: datetime | None
     update_time: datetime | None
+    service: str = ""
+    media_id: str = ""
+    description: str = ""
+    publish_time: datetime | None = None
+    thumbnail_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +192,10 @@ class FetchOptions:
 
 @dataclass(frozen=True, slots=True)
 class IngestParameters:
-    """What an ingest job was asked to do. url is empty for an upload, file_name for a URL."""
+    """What an ingest job was asked to do. url is empty for an upload, file_name for a URL.
+
+    search: words, instead of a URL. path: of a scanned folder's file.
+    """
 
     url: str
     file_name: str
@@ -195,6 +205,8 @@ class IngestParameters:
     source_url: str
     content_sha256: str
     size_bytes: int
+    search: str = ""
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +243,49 @@ class Job:
 
     @property
     def source(self) -> str:
-        """The URL, or the name of the file, that it is about."""
-        return (self.parameters.url or self.parameters.file_name) if self.parameters else ""
+        """The URL, the words, or the name or path of the file, that it is about."""
+        asked = self.parameters
+        return asked.url or asked.search or asked.file_name or asked.path if asked else ""
 
     @property
     def video_id(self) -> str:
         """UUID of the video that it made or found; empty until it has succeeded."""
         return self.result.video_id if self.result else ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptObject:
+    """A file that is kept of a video in object storage.
+
+    sha256: of its bytes, lower-case hexadecimal. download_url: empty unless it was asked for.
+    expire_time: when it is deleted; None: never.
+    """
+
+    key: str
+    size_bytes: int
+    sha256: str
+    content_type: str
+    download_url: str
+    expire_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A Twitch clip.
+
+    id: its own. job_id: its job's UUID. failure: why its last attempt failed. video_id, title
+    and duration_s (None) are empty until they are known. objects: what is kept of it.
+    """
+
+    id: str
+    job_id: str
+    state: JobState
+    failure: JobFailure | None
+    video_id: str
+    title: str
+    duration_s: float | None
+    objects: tuple[KeptObject, ...]
+    create_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,22 +38,26 @@ def videos(
             for video in found:
                 output.print_json(video)
             return
+        shown = list(found)
+        fetched = any(video.service for video in shown)
         rows = [
             [
                 output.linked(video.title, video.source_url),
                 output.escape(video.channel),
+                *([output.escape(video.service)] if fetched else []),
                 output.clock(video.duration_s),
                 output.moment(video.create_time),
                 output.escape(video.external_id),
                 video.id,
             ]
-            for video in found
+            for video in shown
         ]
         more = None if query or ids or len(rows) < limit else client.stats().video_count
     if not rows:
         output.console(stderr=True).print("no videos")
         return
-    columns = ["title", "channel", "length", "added", "external id", "id"]
+    source = ["source"] if fetched else []
+    columns = ["title", "channel", *source, "length", "added", "external id", "id"]
     output.print_table(columns, rows, right=("length",), whole=("added", "id"))
     if more is not None and more > len(rows):
         output.console(stderr=True).print(
@@ -97,6 +101,8 @@ def update(
             ("channel", video.channel),
             ("source URL", video.source_url),
             ("external id", video.external_id),
+            ("source", f"{video.service} {video.media_id}".strip()),
+            ("published", output.moment(video.publish_time) if video.publish_time else ""),
             ("id", video.id),
         ]
     )

@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from soundhash.cli._connection import AddressOption, JsonOption, connect_async
+from soundhash.cli._fetching import (
+    BrowserOption,
+    CookiesOption,
+    LimitRateOption,
+    MaxBytesOption,
+    MaxDurationOption,
+    PlayerClientOption,
+    ProxyOption,
+    UserAgentOption,
+    fetch_options,
+)
 from soundhash.cli._sources import Source, expand
 
 if TYPE_CHECKING:
-    from soundhash import AsyncClient, Job
+    from soundhash import AsyncClient, FetchOptions, Job
     from soundhash.cli._progress import IngestDisplay
 
 UPLOADS_AT_ONCE = 4
@@ -63,18 +74,28 @@ class Wishes:
     channel: str
     source_url: str
     wait: bool
+    options: FetchOptions | None = None
 
 
 def ingest(
     context: typer.Context,
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="SOURCE",
             help="Files, folders (searched for media), URLs.",
             show_default=False,
         ),
-    ],
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help='Words such as "artist title": the first result of a YouTube search. '
+            "May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until everything is indexed, or has failed.")
     ] = False,
@@ -86,6 +107,14 @@ def ingest(
         str, typer.Option(help="Where the one file can be watched or heard.")
     ] = "",
     channel: Annotated[str, typer.Option(help="Channel, artist or collection of all.")] = "",
+    cookies: CookiesOption = "",
+    cookies_from_browser: BrowserOption = "",
+    proxy: ProxyOption = "",
+    player_client: PlayerClientOption = "",
+    user_agent: UserAgentOption = "",
+    max_bytes: MaxBytesOption = "",
+    max_duration: MaxDurationOption = "",
+    limit_rate: LimitRateOption = "",
     as_json: JsonOption = False,
     address: AddressOption = None,
 ) -> None:
@@ -94,10 +123,22 @@ def ingest(
     Prints what became of each source, in order. Without --wait a job is left to the server;
     `soundhash jobs` shows it. Exit status 1 when a source or its job has failed.
     """
-    found = list(expand(sources))
+    found = list(expand(sources or [])) + [Source(text, search=True) for text in search or ()]
+    if not found:
+        raise typer.BadParameter("name files, folders or URLs, or --search")
     if len(found) > 1 and (title or external_id or source_url):
         raise typer.BadParameter("--title, --external-id and --source-url need a single source")
-    wishes = Wishes(title, external_id, channel, source_url, wait)
+    options = fetch_options(
+        cookies,
+        cookies_from_browser,
+        proxy,
+        player_client,
+        user_agent,
+        max_bytes,
+        max_duration,
+        limit_rate,
+    )
+    wishes = Wishes(title, external_id, channel, source_url, wait, options)
     if not asyncio.run(_ingest_all(context, address, found, wishes, as_json)):
         raise typer.Exit(1)
 
@@ -173,10 +214,12 @@ class _Run:
         wishes = self.wishes
         if source.path is None:
             return await self.client.submit_url(
-                source.text,
+                "" if source.search else source.text,
+                search=source.text if source.search else "",
                 title=wishes.title,
                 external_id=wishes.external_id,
                 channel=wishes.channel,
+                options=wishes.options,
             )
         return await self.client.upload(
             source.path,

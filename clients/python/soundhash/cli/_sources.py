@@ -32,13 +32,14 @@ class Source:
     """One recording to ingest, or why it is none.
 
     text: as given, or the path below the folder that was given. path: of a file; None for a
-    URL. problem: (reason, message, remedy) of what cannot even be tried. The same source given
-    twice is two.
+    URL. problem: (reason, message, remedy) of what cannot even be tried. search: whether the
+    text is words to search for. The same source given twice is two.
     """
 
     text: str
     path: Path | None = None
     problem: tuple[str, str, str] | None = None
+    search: bool = False
 
 
 def expand(texts: list[str]) -> Iterator[Source]:
