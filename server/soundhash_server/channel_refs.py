@@ -122,6 +122,18 @@ def _playlist(playlist_id: str) -> ChannelRef:
     return ChannelRef(RefKind.PLAYLIST, YOUTUBE, playlist_id, url)
 
 
+def ref_of(service: str, service_id: str, url: str) -> ChannelRef:
+    """The reference of a stored channel, by its service's own id where that is known."""
+    if service == YOUTUBE and is_channel_id(service_id):
+        return _channel(service_id)
+    return parse_channel(url)
+
+
+def is_channel_id(text: str) -> bool:
+    """Whether this is YouTube's own id of a channel (``UC...``)."""
+    return _CHANNEL_ID.fullmatch(text) is not None
+
+
 def uploads_of(channel_id: str) -> str:
     """The page that lists all uploads of a YouTube channel (``UC...``), the newest first."""
     return f"{_HOME}/playlist?list=UU{channel_id[2:]}"

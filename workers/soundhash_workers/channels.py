@@ -14,7 +14,14 @@ from dataclasses import dataclass
 import structlog
 
 from soundhash_engine import PARAMS
-from soundhash_server.channel_refs import YOUTUBE, RefKind, parse_channel, uploads_of
+from soundhash_server.channel_refs import (
+    YOUTUBE,
+    ChannelRef,
+    RefKind,
+    is_channel_id,
+    ref_of,
+    uploads_of,
+)
 from soundhash_server.fetching.failures import JobError
 from soundhash_server.fetching.listing import list_page
 from soundhash_server.model import (
@@ -130,7 +137,7 @@ class _Run:
     # ---- listing ----
 
     async def _list(self) -> None:
-        ref = parse_channel(self._channel.url)
+        ref = self._ref()
         api = ref.service == YOUTUBE and ref.kind is not RefKind.PAGE and self._youtube.configured
         cursor = await self._begin()
         self._units = cursor.quota_units
@@ -189,7 +196,7 @@ class _Run:
         channel = self._channel
         if not channel.uploads_id:
             self._units += 1
-            facts = await self._youtube.describe(parse_channel(channel.url))
+            facts = await self._youtube.describe(self._ref())
             await self._identify(facts)
 
     async def _identify(self, facts: ChannelFacts) -> None:
@@ -227,25 +234,40 @@ class _Run:
 
     async def _from_page(self, cursor: ListCursor) -> AsyncGenerator[_Page, None]:
         """Through yt-dlp. Marks are numbers of entries."""
-        ref = parse_channel(self._channel.url)
-        url = uploads_of(ref.name) if ref.kind is RefKind.CHANNEL else self._channel.url
-        done = int(cursor.page or 0)
+        if not self._ref().canonical:
+            # What has an id of its own is listed by that from the start: an earlier listing
+            # under another name could be in another order.
+            await self._identify_page()
+        ref = self._ref()
+        url = uploads_of(ref.name) if ref.kind is RefKind.CHANNEL else ref.url
         # New videos push the others back, deleted ones pull them: a page more costs nothing.
-        skip = max(0, done - PAGE_SIZE)
-        listing = list_page(url, self._channel.options, self._settings, skip=skip)
+        done = max(0, int(cursor.page or 0) - PAGE_SIZE)
+        listing = list_page(url, self._channel.options, self._settings, skip=done)
         async with aclosing(listing) as events:
             batch: list[ListedVideo] = []
             async for event in events:
                 if isinstance(event, ChannelFacts):
-                    own_id = "" if ref.canonical else event.service_id
-                    await self._identify(dataclasses.replace(event, service_id=own_id, url=""))
+                    await self._identify(dataclasses.replace(event, service_id="", url=""))
                     continue
                 batch.append(event)
                 if len(batch) == PAGE_SIZE:
-                    skip += PAGE_SIZE
-                    yield _Page(tuple(batch), str(skip))
+                    done += PAGE_SIZE
+                    yield _Page(tuple(batch), str(done))
                     batch = []
             yield _Page(tuple(batch), "")
+
+    async def _identify_page(self) -> None:
+        listing = list_page(self._ref().url, self._channel.options, self._settings)
+        async with aclosing(listing) as events:
+            async for event in events:
+                if isinstance(event, ChannelFacts):
+                    own_id = event.service_id if is_channel_id(event.service_id) else ""
+                    await self._identify(dataclasses.replace(event, service_id=own_id, url=""))
+                    return
+
+    def _ref(self) -> ChannelRef:
+        channel = self._channel
+        return ref_of(channel.service, channel.service_id, channel.url)
 
     # ---- jobs for what is listed ----
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.failures import REASONS, JobError
@@ -96,7 +97,7 @@ async def list_page(
 def _failure(said: dict[str, Any], url: str) -> JobError | PlatformError:
     reason = str(said["reason"])
     if reason == "URL_NOT_ALLOWED":
-        return not_allowed(url)
+        return not_allowed(urlsplit(url).hostname or "")
     wait_s = said.get("retry_after_s")
     return JobError(
         reason if reason in REASONS else "EXTRACTOR_FAILED",

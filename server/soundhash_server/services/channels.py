@@ -71,7 +71,7 @@ class ChannelAdmin:
         if ref.kind is RefKind.PAGE:
             await check_url(ref.url, self._settings.allow_private_urls)
         if spec.options is not None:
-            check_options(spec.options)
+            await check_options(spec.options, allow_private=self._settings.allow_private_urls)
         passing = spec.dry_run or spec.only_process
         channel = await self._channels.add(
             ref,
@@ -100,7 +100,7 @@ class ChannelAdmin:
         FETCH_OPTIONS_INVALID).
         """
         if options is not None:
-            check_options(options)
+            await check_options(options, allow_private=self._settings.allow_private_urls)
         planned: tuple[str, datetime | None] | None = None
         if schedule is not None:
             wanted = " ".join(schedule.split())
