@@ -50,6 +50,10 @@ CREATE INDEX processing_jobs_failed ON processing_jobs ((failure ->> 'reason'), 
 WHERE failure IS NOT NULL;
 CREATE INDEX processing_jobs_waiting ON processing_jobs (state) WHERE state = 'WAITING';
 
+-- Twitch clips are listed by themselves.
+CREATE INDEX processing_jobs_clips ON processing_jobs (create_time DESC, id DESC)
+WHERE starts_with(dedupe_key, 'media:twitchclips:');
+
 -- What a channel's source lists, in its order.
 CREATE TABLE channel_videos (
     channel_id uuid NOT NULL REFERENCES channels (id) ON DELETE CASCADE,

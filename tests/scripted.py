@@ -19,11 +19,27 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 import soundhash
-from soundhash.v1 import admin_pb2, catalog_pb2, fingerprint_pb2, ingest_pb2, match_pb2
+from soundhash.v1 import (
+    admin_pb2,
+    catalog_pb2,
+    clips_pb2,
+    fingerprint_pb2,
+    ingest_pb2,
+    match_pb2,
+    media_pb2,
+)
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.rpc.errors import to_status
 
-MODULES: tuple[ModuleType, ...] = (admin_pb2, catalog_pb2, fingerprint_pb2, ingest_pb2, match_pb2)
+MODULES: tuple[ModuleType, ...] = (
+    admin_pb2,
+    catalog_pb2,
+    clips_pb2,
+    fingerprint_pb2,
+    ingest_pb2,
+    match_pb2,
+    media_pb2,
+)
 
 Reply = Callable[[Any, grpc.ServicerContext], Any]
 """Gets the request (or their iterator) and gives the answer (or an iterator), or aborts."""

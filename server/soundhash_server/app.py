@@ -21,9 +21,11 @@ from soundhash.v1 import (
     admin_pb2_grpc,
     catalog_pb2_grpc,
     channels_pb2_grpc,
+    clips_pb2_grpc,
     fingerprint_pb2_grpc,
     ingest_pb2_grpc,
     match_pb2_grpc,
+    media_pb2_grpc,
 )
 from soundhash_engine.warm import warm
 from soundhash_server.errors import PlatformError
@@ -35,20 +37,28 @@ from soundhash_server.queue import JobQueue
 from soundhash_server.rpc.admin import AdminServicer
 from soundhash_server.rpc.catalog import CatalogServicer
 from soundhash_server.rpc.channels import ChannelServicer
+from soundhash_server.rpc.clips import ClipServicer
 from soundhash_server.rpc.fingerprint import FingerprintServicer
 from soundhash_server.rpc.health import NEEDS, Health
 from soundhash_server.rpc.ingest import IngestServicer
 from soundhash_server.rpc.interceptors import CallGuard
 from soundhash_server.rpc.match import MatchServicer
+from soundhash_server.rpc.media import MediaServicer
 from soundhash_server.services.admin import Admin
 from soundhash_server.services.catalog import Catalog
 from soundhash_server.services.channels import ChannelAdmin
+from soundhash_server.services.clips import TwitchClips
+from soundhash_server.services.clip_keeping import ClipKeeper
 from soundhash_server.services.cpu import CpuPool
+from soundhash_server.services.explaining import Explaining
+from soundhash_server.services.failures import Failures
 from soundhash_server.services.fingerprints import Fingerprinting
+from soundhash_server.services.folders import FolderScans
 from soundhash_server.services.index import IndexService
 from soundhash_server.services.ingest import Ingest
 from soundhash_server.services.live import LiveMatching
 from soundhash_server.services.matching import Matching
+from soundhash_server.services.media import Media
 from soundhash_server.services.partial_uploads import PartialUploads
 from soundhash_server.services.postings import SpreadIndex
 from soundhash_server.services.readiness import Part, Readiness
@@ -56,13 +66,20 @@ from soundhash_server.services.uploads import Spool
 from soundhash_server.services.url_clips import ClipFetcher
 from soundhash_server.services.url_matching import UrlMatching
 from soundhash_server.settings import Settings, SettingsError
+from soundhash_server.storage import open_storage
 from soundhash_server.store.changes import Changes
 from soundhash_server.store.channel_videos import ChannelVideos
 from soundhash_server.store.channels import Channels
+from soundhash_server.store.clips import Clips
+from soundhash_server.store.failed_jobs import FailedJobs
+from soundhash_server.store.clip_parts import ClipParts
 from soundhash_server.store.fingerprints import Fingerprints
+from soundhash_server.store.folders import FolderFiles
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.listener import Listener
 from soundhash_server.store.matches import Matches
+from soundhash_server.store.objects import Objects
+from soundhash_server.store.pauses import Pauses, pause_rule
 from soundhash_server.store.pool import create_pool
 from soundhash_server.store.proxies import ProxyBenches
 from soundhash_server.store.quota import QuotaUses
@@ -183,9 +200,28 @@ class Server:
             options=_CHANNEL_OPTIONS,
             maximum_concurrent_rpcs=MAX_CALLS,
         )
+        parts = ClipParts(pool, keep_days=settings.explain_days)
+        keeper = ClipKeeper(spread, parts, keep_days=settings.explain_days)
+        closers.push_async_callback(keeper.close)
         self._live = LiveMatching(
-            self._cpu, spread, videos, matches, max_streams=settings.max_streams
+            self._cpu, spread, videos, matches, keeper, max_streams=settings.max_streams
         )
+        storage = await asyncio.to_thread(open_storage, settings)
+        objects = Objects(pool, storage.name if storage else "")
+        media = Media(videos, objects, storage)
+        media_pb2_grpc.add_MediaServiceServicer_to_server(MediaServicer(media), self._server)
+        twitch = TwitchClips(
+            Clips(pool),
+            jobs,
+            objects,
+            queue,
+            listener,
+            media,
+            index,
+            max_attempts=settings.job_max_attempts,
+            allow_private_urls=settings.allow_private_urls,
+        )
+        clips_pb2_grpc.add_ClipServiceServicer_to_server(ClipServicer(twitch), self._server)
         channels = ChannelAdmin(
             settings, Channels(pool), ChannelVideos(pool), QuotaUses(pool), jobs, queue
         )
@@ -200,6 +236,7 @@ class Server:
                     queue,
                     spool,
                     partials,
+                    FolderFiles(pool),
                     listener,
                     uploads_dir=settings.uploads_dir,
                     max_upload_bytes=settings.max_upload_bytes,
@@ -207,10 +244,24 @@ class Server:
                     allow_private_urls=settings.allow_private_urls,
                 ),
                 channels,
+                FolderScans(
+                    jobs,
+                    queue,
+                    roots=settings.folder_roots,
+                    max_attempts=settings.job_max_attempts,
+                ),
+                Failures(
+                    FailedJobs(pool),
+                    Pauses(pool, pause_rule(settings)),
+                    queue,
+                    settings.uploads_dir,
+                ),
             ),
             self._server,
         )
-        matching = Matching(self._cpu, spread, videos, matches, max_clip_s=settings.max_clip_s)
+        matching = Matching(
+            self._cpu, spread, videos, matches, keeper, max_clip_s=settings.max_clip_s
+        )
         session = await closers.enter_async_context(
             open_session(
                 allow_private=settings.allow_private_urls, read_timeout_s=_FETCH_READ_TIMEOUT_S
@@ -233,6 +284,16 @@ class Server:
                     matching,
                     max_clip_s=settings.max_clip_s,
                     allow_private_urls=settings.allow_private_urls,
+                ),
+                Explaining(
+                    self._cpu,
+                    spread,
+                    videos,
+                    matches,
+                    Fingerprints(pool),
+                    parts,
+                    keeper,
+                    max_clip_s=settings.max_clip_s,
                 ),
                 max_clip_s=settings.max_clip_s,
             ),
@@ -265,6 +326,7 @@ class Server:
         self._spawn(index.run(), "index")
         self._spawn(spread.run(), "postings")
         self._spawn(partials.run(), "partial uploads")
+        self._spawn(keeper.run(), "kept clips")
         self._spawn(self._health.run(), "health")
         self._spawn(self._readiness.run(), "readiness")
         self._warming = asyncio.create_task(self._warm_up(), name="warm")

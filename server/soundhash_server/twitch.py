@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from soundhash_server.errors import ErrorKind, PlatformError
-from soundhash_server.sources import split_media_key, url_key
+from soundhash_server.sources import media_key, split_media_key, url_key
 
 SERVICE = "twitchclips"
 """yt-dlp's name of it."""
@@ -19,6 +19,11 @@ _HOSTS = ("twitch.tv", "clips.twitch.tv", "www.twitch.tv", "m.twitch.tv", "go.tw
 def clip_url(clip_id: str) -> str:
     """The one address of a clip that jobs fetch from."""
     return f"https://clips.twitch.tv/{clip_id}"
+
+
+def clip_key(clip_id: str) -> str:
+    """The identity of its job and its video, whatever address it is submitted by."""
+    return media_key(SERVICE, clip_id)
 
 
 def clip_id_of_key(key: str) -> str:
@@ -49,7 +54,7 @@ def clip_ids(texts: Sequence[str], field: str = "clips") -> list[str]:
 
 def _clip_id(text: str) -> str:
     if _ID.fullmatch(text):
-        return text
+        text = clip_url(text)
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "https", text

@@ -24,6 +24,14 @@ SERVICES = {
         "UpdateVideo",
         "DeleteVideo",
     },
+    "soundhash.v1.ClipService": {
+        "SubmitClips",
+        "ProcessClips",
+        "GetClip",
+        "ListClips",
+        "DeleteClip",
+    },
+    "soundhash.v1.MediaService": {"ListObjects", "DeleteObjects"},
     "soundhash.v1.FingerprintService": {
         "Compute",
         "Compare",

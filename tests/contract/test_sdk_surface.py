@@ -15,22 +15,30 @@ from tests.scripted import Caller, ScriptedServer, answer, rpcs
 
 import soundhash
 from soundhash import _types
-from soundhash.v1 import admin_pb2, catalog_pb2, fingerprint_pb2, ingest_pb2, match_pb2
+from soundhash.v1 import (
+    admin_pb2,
+    catalog_pb2,
+    clips_pb2,
+    fingerprint_pb2,
+    ingest_pb2,
+    match_pb2,
+)
 
 EXPORTS = """
-Aborted AlreadyExists AsyncClient Cancelled Client Comparison DataLoss DeadlineExceeded
+Aborted AlreadyExists AsyncClient Cancelled Client Clip Comparison DataLoss DeadlineExceeded
 FailedPrecondition FetchOptions FieldViolation FinalMatch Fingerprint Health Heard IndexStatus
 IngestParameters IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState
-JobStep Match MatchResult MissingPart NotFound OutOfRange PcmEncoding PcmFormat PermissionDenied
-PostingShard ProvisionalMatch ResourceExhausted ScoreParts Segment SharedPassage SoundHashError
-Stats StreamEvent StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus
-UrlEnd UrlEvent UrlMatch UrlProgress Video __version__
+JobStep KeptObject Match MatchResult MissingPart NotFound OutOfRange PcmEncoding PcmFormat
+PermissionDenied PostingShard ProvisionalMatch ResourceExhausted ScoreParts Segment SharedPassage
+SoundHashError Stats StreamEvent StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented
+UploadStatus UrlEnd UrlEvent UrlMatch UrlProgress Video __version__
 """
 
 METHODS = """
-cancel_job close compact_index compare compute_fingerprint delete_video fingerprints get_fingerprint
-get_job get_match get_upload get_video health index_status jobs match match_url matches retry_job
-search_videos stats stream stream_url submit_url update_video upload videos wait_for_job watch_job
+cancel_job clips close compact_index compare compute_fingerprint delete_clip delete_kept_objects
+delete_video fingerprints get_clip get_fingerprint get_job get_match get_upload get_video health
+index_status jobs kept_objects match match_url matches process_clips retry_job search_videos stats
+stream stream_url submit_clips submit_url update_video upload videos wait_for_job watch_job
 """
 
 JOB = ingest_pb2.Job(id="1", state=ingest_pb2.JOB_STATE_SUCCEEDED)
@@ -129,6 +137,13 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "WatchJob": (("watch_job", ID), {}),
     "CancelJob": (("cancel_job", ID), {}),
     "RetryJob": (("retry_job", ID), {}),
+    "SubmitClips": (("submit_clips", ["A"]), {}),
+    "ProcessClips": (("process_clips", ["A"]), {}),
+    "GetClip": (("get_clip", "A"), {}),
+    "ListClips": (("clips",), {}),
+    "DeleteClip": (("delete_clip", "A"), {}),
+    "ListObjects": (("kept_objects", ID), {}),
+    "DeleteObjects": (("delete_kept_objects", ID), {}),
     "MatchClip": (("match", b"abc"), {}),
     "MatchStream": (("stream", [b"abc"]), {}),
     "MatchUrl": (("match_url", "https://example.org/a.mp3"), {"start_s": 5.0, "length_s": 8.0}),
@@ -229,6 +244,8 @@ def test_every_field_of_every_answer_arrives() -> None:
         (ingest_pb2.IngestParameters, soundhash.IngestParameters, set()),
         (ingest_pb2.IngestResult, soundhash.IngestResult, set()),
         (ingest_pb2.UploadStatus, soundhash.UploadStatus, set()),
+        (clips_pb2.Clip, soundhash.Clip, set()),
+        (clips_pb2.KeptObject, soundhash.KeptObject, set()),
         (match_pb2.Match, soundhash.Match, set()),
         (match_pb2.ScoreParts, soundhash.ScoreParts, set()),
         (match_pb2.MatchClipResponse, soundhash.MatchResult, set()),

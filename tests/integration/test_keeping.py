@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from aiohttp import web
@@ -24,7 +24,7 @@ from tests.sounds import tune
 from soundhash_server.embedded_valkey import Valkey
 from soundhash_server.fetching.http import open_session
 from soundhash_server.fetching.scratch import Scratch
-from soundhash_server.model import JobState
+from soundhash_server.model import IngestResult, Job, JobState
 from soundhash_server.services.media import remove_objects
 from soundhash_server.settings import SettingsError
 from soundhash_server.storage import Storage, open_storage
@@ -103,16 +103,22 @@ async def keeper(pool: Any, data_dir: Path, **more: Any) -> AsyncIterator[tuple[
             scratch.close()
 
 
+def made(job: Job) -> UUID:
+    """The video that a job has made."""
+    assert isinstance(job.result, IngestResult)
+    return job.result.video_id
+
+
 def pcm_of(content: bytes) -> bytes:
     with wave.open(io.BytesIO(content)) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16_000, 1, 2)
-        return file.readframes(file.getnframes())
+        content_pcm: bytes = file.readframes(file.getnframes())
+    return content_pcm
 
 
 async def test_media_and_audio_are_kept_whole_and_in_pieces(shelf: Shelf) -> None:
     done = await shelf.succeeded(await shelf.upload(SONG, "song.flac"), 60.0)
-    assert done.result is not None
-    video_id = done.result.video_id
+    video_id = made(done)
     names = [f"audio/{video_id}/chunk_{n:03}.wav" for n in range(3)]
     assert {key for key in shelf.stored() if str(video_id) in key} == {
         f"media/{video_id}.flac",
@@ -139,8 +145,7 @@ async def test_media_and_audio_are_kept_whole_and_in_pieces(shelf: Shelf) -> Non
 
 async def test_what_is_kept_goes_with_its_video(shelf: Shelf) -> None:
     done = await shelf.succeeded(await shelf.upload(encode(tune(5.0, seed=32)), "a.wav"), 60.0)
-    assert done.result is not None
-    video_id = done.result.video_id
+    video_id = made(done)
     assert shelf.stored() >= {f"audio/{video_id}.wav"}
     await shelf.videos.delete(video_id)
     await shelf.until_gone(str(video_id))
@@ -150,14 +155,13 @@ async def test_new_bytes_of_a_source_replace_what_was_kept(shelf: Shelf) -> None
     async with serving(encode(tune(15.0, seed=33), "mp3")) as loopback:
         url = loopback.url("/song.wav")
         done = await shelf.succeeded(await shelf.submit_url(url), 60.0)
-        assert done.result is not None
-        video_id = done.result.video_id
+        video_id = made(done)
         assert shelf.stored() >= {f"media/{video_id}.mp3", f"audio/{video_id}/chunk_001.wav"}
         before = shelf.read(f"audio/{video_id}.wav")
         loopback.media = encode(tune(5.0, seed=34), "ogg")
         await shelf.pool.execute("UPDATE videos SET params_digest = 'old' WHERE id = $1", video_id)
         again = await shelf.succeeded(await shelf.submit_url(url), 60.0)
-        assert again.result is not None and again.result.video_id == video_id
+        assert made(again) == video_id
     await shelf.until_gone(f"{video_id}/chunk_")
     await shelf.until_gone(f"{video_id}.mp3")
     assert {key for key in shelf.stored() if str(video_id) in key} == {
@@ -169,12 +173,11 @@ async def test_new_bytes_of_a_source_replace_what_was_kept(shelf: Shelf) -> None
 
 async def test_kept_for_some_days(shelf: Shelf) -> None:
     done = await shelf.succeeded(await shelf.upload(encode(tune(5.0, seed=35)), "b.wav"), 60.0)
-    assert done.result is not None
-    video_id = done.result.video_id
+    video_id = made(done)
     objects = Objects(shelf.pool, f"file://{shelf.folder}")
-    assert await objects.begin(video_id, "audio/a-day.wav", "audio/wav") is None
+    await objects.begin(video_id, "audio/a-day.wav", "audio/wav")
     (shelf.folder / "audio/a-day.wav").write_bytes(b"x")
-    assert await objects.finish("audio/a-day.wav", 1, "aa", 86_400.0)
+    assert await objects.finish(video_id, "audio/a-day.wav", 1, "aa", 86_400.0)
     kept_s = await shelf.pool.fetchval(
         "UPDATE media_objects SET state = 'KEPT' WHERE key = 'audio/a-day.wav'"
         " RETURNING extract(epoch FROM expire_time - now())::float8"
@@ -240,10 +243,27 @@ async def test_what_a_killed_worker_leaves_is_found(pool: Any, data_dir: Path) -
 
 async def test_a_video_that_is_deleted_meanwhile(pool: Any, data_dir: Path) -> None:
     async with keeper(pool, data_dir) as (_, storage):
-        objects = Objects(pool, storage.name)
-        await objects.begin(uuid4(), "audio/one.wav", "audio/wav")
-        await pool.execute("UPDATE media_objects SET state = 'DOOMED'")
-        assert not await objects.finish("audio/one.wav", 1, "aa", None)
+        objects, video_id = Objects(pool, storage.name), uuid4()
+        written = data_dir / "shelf/audio/one.wav"
+        written.parent.mkdir(parents=True)
+        for statement in ("UPDATE media_objects SET state = 'DOOMED'", "DELETE FROM media_objects"):
+            await objects.begin(video_id, "audio/one.wav", "audio/wav")
+            await pool.execute(statement)
+            written.write_bytes(b"whole")
+            assert not await objects.finish(video_id, "audio/one.wav", 5, "aa", None)
+            assert await remove_objects(objects, storage) == 1
+            assert not written.exists()
+
+
+async def test_two_writers_of_one_key(pool: Any, data_dir: Path) -> None:
+    """A clip that was deleted and submitted again while its first worker was still at it."""
+    async with keeper(pool, data_dir) as (_, storage):
+        objects, first, second = Objects(pool, storage.name), uuid4(), uuid4()
+        for video_id in (first, second):
+            await objects.begin(video_id, "clips/A.mp4", "video/mp4")
+        assert not await objects.finish(first, "clips/A.mp4", 5, "aa", None)
+        assert await objects.finish(second, "clips/A.mp4", 5, "aa", None)
+        assert await remove_objects(objects, storage) == 0
 
 
 async def test_one_that_cannot_be_removed_does_not_stand_before_others(
@@ -352,11 +372,11 @@ async def test_cancelled_while_rendering(pool: Any, data_dir: Path) -> None:
     async with keeper(pool, data_dir, keep_loudness=True) as (keeping, _):
         begun = asyncio.Event()
         loop = asyncio.get_running_loop()
-        task = asyncio.create_task(
-            keeping.keep(
-                path, known=None, on_fraction=lambda _: loop.call_soon_threadsafe(begun.set)
-            )
-        )
+
+        def on_fraction(_: float) -> None:
+            loop.call_soon_threadsafe(begun.set)
+
+        task = asyncio.create_task(keeping.keep(path, known=None, on_fraction=on_fraction))
         done, _ = await asyncio.wait(
             {task, asyncio.create_task(begun.wait())}, return_when=asyncio.FIRST_COMPLETED
         )

@@ -257,10 +257,8 @@ class _Keeping:
         await self._objects.begin(self._video_id, key, kind)
         stored = await self._storage.put(key, path, kind, head=head, start=start, size=size)
         if not await self._objects.finish(
-            key, stored.size_bytes, stored.content_sha256, self._keep_s
+            self._video_id, key, stored.size_bytes, stored.content_sha256, self._keep_s
         ):
-            # Its video was deleted meanwhile, and with it the row: nobody else removes it.
-            await self._storage.delete(key)
             raise PlatformError(
                 ErrorKind.ABORTED,
                 "VIDEO_DELETED",

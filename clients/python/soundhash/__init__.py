@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from soundhash._sync import Client
     from soundhash._types import (
+        Clip,
         Comparison,
         FetchOptions,
         FinalMatch,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         JobProgress,
         JobState,
         JobStep,
+        KeptObject,
         Match,
         MatchResult,
         MissingPart,
@@ -78,6 +80,7 @@ __all__ = [
     "AsyncClient",
     "Cancelled",
     "Client",
+    "Clip",
     "Comparison",
     "DataLoss",
     "DeadlineExceeded",
@@ -99,6 +102,7 @@ __all__ = [
     "JobProgress",
     "JobState",
     "JobStep",
+    "KeptObject",
     "Match",
     "MatchResult",
     "MissingPart",

@@ -25,7 +25,7 @@ from soundhash._errors import (
 from soundhash._media import MediaReader, Progress, audio_messages
 from soundhash._retry import Attempts, Position
 from soundhash._stubs import AsyncStubs
-from soundhash.v1 import ingest_pb2, match_pb2
+from soundhash.v1 import clips_pb2, ingest_pb2, match_pb2
 
 T = TypeVar("T")
 
@@ -194,6 +194,27 @@ class AsyncTransport:
             raise from_rpc_error(error, self.config.address) from None
         finally:
             call.cancel()
+
+    async def process_clips(
+        self, request: clips_pb2.ProcessClipsRequest, timeout_s: float | None
+    ) -> AsyncGenerator[t.Clip, None]:
+        """Clips as they are finished, each once; comes back when the connection is lost."""
+        attempts = Attempts(self.config.max_retries, timeout_s)
+        seen: set[str] = set()
+        while True:
+            call = self.stubs.clips.ProcessClips(request, **self._call_options(attempts))
+            try:
+                async for message in call:
+                    attempts.works()
+                    if message.id not in seen:
+                        seen.add(message.id)
+                        yield convert.clip(message)
+                return
+            except grpc.RpcError as error:
+                delay_s = attempts.next_delay_s(from_rpc_error(error, self.config.address))
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay_s)
 
     async def watch(self, job_id: str, timeout_s: float | None) -> AsyncGenerator[t.Job, None]:
         """A job at every change until it is finished; comes back when the connection is lost."""

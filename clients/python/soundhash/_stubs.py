@@ -11,9 +11,11 @@ from grpc_health.v1 import health_pb2_grpc
 from soundhash.v1 import (
     admin_pb2_grpc,
     catalog_pb2_grpc,
+    clips_pb2_grpc,
     fingerprint_pb2_grpc,
     ingest_pb2_grpc,
     match_pb2_grpc,
+    media_pb2_grpc,
 )
 
 
@@ -26,6 +28,8 @@ class Stubs:
     fingerprint: fingerprint_pb2_grpc.FingerprintServiceStub
     catalog: catalog_pb2_grpc.CatalogServiceStub
     admin: admin_pb2_grpc.AdminServiceStub
+    clips: clips_pb2_grpc.ClipServiceStub
+    media: media_pb2_grpc.MediaServiceStub
     health: health_pb2_grpc.HealthStub
 
     @classmethod
@@ -36,6 +40,8 @@ class Stubs:
             fingerprint_pb2_grpc.FingerprintServiceStub(channel),
             catalog_pb2_grpc.CatalogServiceStub(channel),
             admin_pb2_grpc.AdminServiceStub(channel),
+            clips_pb2_grpc.ClipServiceStub(channel),
+            media_pb2_grpc.MediaServiceStub(channel),
             health_pb2_grpc.HealthStub(channel),
         )
 
@@ -49,6 +55,8 @@ class AsyncStubs:
     fingerprint: fingerprint_pb2_grpc.FingerprintServiceAsyncStub
     catalog: catalog_pb2_grpc.CatalogServiceAsyncStub
     admin: admin_pb2_grpc.AdminServiceAsyncStub
+    clips: clips_pb2_grpc.ClipServiceAsyncStub
+    media: media_pb2_grpc.MediaServiceAsyncStub
     health: health_pb2_grpc.HealthStub
 
     @classmethod
@@ -59,5 +67,7 @@ class AsyncStubs:
             fingerprint_pb2_grpc.FingerprintServiceStub(channel),
             catalog_pb2_grpc.CatalogServiceStub(channel),
             admin_pb2_grpc.AdminServiceStub(channel),
+            clips_pb2_grpc.ClipServiceStub(channel),
+            media_pb2_grpc.MediaServiceStub(channel),
             health_pb2_grpc.HealthStub(channel),
         )

@@ -15,6 +15,8 @@ NEEDS: Mapping[str, tuple[Part, ...]] = {
     "": (Part.DATABASE, Part.QUEUE, Part.INDEX),
     "soundhash.v1.IngestService": (Part.DATABASE, Part.QUEUE),
     "soundhash.v1.ChannelService": (Part.DATABASE,),
+    "soundhash.v1.ClipService": (Part.DATABASE, Part.QUEUE),
+    "soundhash.v1.MediaService": (Part.DATABASE,),
     "soundhash.v1.MatchService": (Part.DATABASE, Part.INDEX),
     "soundhash.v1.FingerprintService": (Part.DATABASE,),
     "soundhash.v1.CatalogService": (Part.DATABASE, Part.INDEX),

@@ -25,7 +25,9 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 OUR_PREFIX = "/soundhash.v1."
-ENDLESS_METHODS = frozenset({"/soundhash.v1.IngestService/WatchJob"})
+ENDLESS_METHODS = frozenset(
+    {"/soundhash.v1.IngestService/WatchJob", "/soundhash.v1.ClipService/ProcessClips"}
+)
 """Calls that a draining server ends at once: they may last for ever and can be made again."""
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")

@@ -62,7 +62,7 @@ WORKER_LOST = Failure(
 )
 
 _DONE = JobProgress(step=JobStep.DONE, fraction=1.0)
-_AFRESH = """state = 'QUEUED', attempt = 0, result = NULL, progress = '{}', lease_token = NULL,
+AFRESH = """state = 'QUEUED', attempt = 0, result = NULL, progress = '{}', lease_token = NULL,
     lease_expires = NULL, next_attempt_time = NULL, start_time = NULL, finish_time = NULL,
     queue_time = clock_timestamp(), update_time = clock_timestamp()"""
 _CANCELLED = """state = 'CANCELLED', lease_token = NULL, lease_expires = NULL, result = NULL,
@@ -70,6 +70,7 @@ _CANCELLED = """state = 'CANCELLED', lease_token = NULL, lease_expires = NULL, r
 _LOST = """state = 'FAILED', failure = $1, lease_token = NULL, lease_expires = NULL,
     finish_time = clock_timestamp(), update_time = clock_timestamp()"""
 _CANCEL_TRIES = 20
+_SUBMIT_TRIES = 20
 _CLAIMABLE = """(state = 'QUEUED'
     OR (state = 'RETRYING' AND next_attempt_time <= clock_timestamp())
     OR (state = 'RUNNING' AND lease_expires < clock_timestamp()))"""
@@ -108,20 +109,22 @@ class Jobs:
         other options of fetching, with which one that waits is tried at once.
         """
         item = NewJob(kind, dedupe_key, parameters, parent_id, channel_id, source_host)
-        async with transaction(self._pool) as held:
-            (made,) = await _insert(held, [item], max_attempts, request_id)
-            if made is not None:
-                return made, True
-            existing = await held.fetchrow(
-                f"SELECT {JOB_COLUMNS} FROM processing_jobs"  # noqa: S608
-                " WHERE dedupe_key = $1 OR request_id = $2"
-                " ORDER BY request_id IS NOT DISTINCT FROM $2 DESC LIMIT 1 FOR UPDATE",
-                dedupe_key,
-                request_id or None,
-            )
-            if existing is None:
-                raise RuntimeError("a job that was in the way is gone: jobs are never deleted")
-            return await _again(held, to_job(existing), item, max_attempts, params_digest)
+        for _ in range(_SUBMIT_TRIES):
+            async with transaction(self._pool) as held:
+                (made,) = await _insert(held, [item], max_attempts, request_id)
+                if made is not None:
+                    return made, True
+                existing = await held.fetchrow(
+                    f"SELECT {JOB_COLUMNS} FROM processing_jobs"  # noqa: S608
+                    " WHERE dedupe_key = $1 OR request_id = $2"
+                    " ORDER BY request_id IS NOT DISTINCT FROM $2 DESC LIMIT 1 FOR UPDATE",
+                    dedupe_key,
+                    request_id or None,
+                )
+                if existing is not None:
+                    return await _again(held, to_job(existing), item, max_attempts, params_digest)
+            # A clip was deleted, and its job with it, at this moment.
+        raise RuntimeError("a job that is in the way is gone again and again")
 
     async def submit_many(
         self, items: Sequence[NewJob], *, max_attempts: int, params_digest: str
@@ -140,6 +143,12 @@ class Jobs:
                 keys,
             )
             existing = {row["dedupe_key"]: to_job(row) for row in rows}
+            for n, item in enumerate(items):
+                if jobs[n] is None and item.dedupe_key not in existing:
+                    # A clip was deleted, and its job with it, at this moment.
+                    (made,) = await _insert(held, [item], max_attempts)
+                    if made is not None:
+                        jobs[n] = existing[item.dedupe_key] = made
             found = []
             for item, made in zip(items, jobs, strict=True):
                 job = made or existing[item.dedupe_key]
@@ -190,7 +199,7 @@ class Jobs:
         """
         async with connection(self._pool) as held:
             row = await held.fetchrow(
-                f"UPDATE processing_jobs SET {_AFRESH} WHERE id = $1"  # noqa: S608
+                f"UPDATE processing_jobs SET {AFRESH} WHERE id = $1"  # noqa: S608
                 f" AND state IN ('FAILED', 'CANCELLED') RETURNING {JOB_COLUMNS}",
                 job_id,
             )
@@ -461,7 +470,7 @@ async def _again(
     """What becomes of a job that is locked and was submitted again; see `Jobs.submit`."""
     if await _stale(held, job, params_digest):
         row = await held.fetchrow(
-            f"UPDATE processing_jobs SET {_AFRESH}, parameters = $2, max_attempts = $3,"  # noqa: S608
+            f"UPDATE processing_jobs SET {AFRESH}, parameters = $2, max_attempts = $3,"  # noqa: S608
             " parent_id = coalesce($4, parent_id), channel_id = coalesce($5, channel_id),"
             " source_host = $6"
             f" WHERE id = $1 RETURNING {JOB_COLUMNS}",

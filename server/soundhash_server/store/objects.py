@@ -78,24 +78,40 @@ class Objects:
             )
 
     async def finish(
-        self, key: str, size_bytes: int, content_sha256: str, keep_s: float | None
+        self,
+        video_id: UUID,
+        key: str,
+        size_bytes: int,
+        content_sha256: str,
+        keep_s: float | None,
     ) -> bool:
         """Tells that an object is whole. keep_s: how long it is kept; None: for ever.
 
-        False: it is not wanted any more; whoever has written it has to remove it.
+        False: it is not wanted any more, and will be removed unless somebody writes it anew.
         """
         async with connection(self._pool) as held:
             found = await held.fetchval(
                 """UPDATE media_objects SET size_bytes = $3, content_sha256 = $4,
                     expire_time = clock_timestamp() + $5::interval,
                     update_time = clock_timestamp()
-                WHERE storage = $1 AND key = $2 AND state = 'WRITING' RETURNING 1""",
+                WHERE storage = $1 AND key = $2 AND video_id = $6 AND state = 'WRITING'
+                RETURNING 1""",
                 self._storage,
                 key,
                 size_bytes,
                 content_sha256,
                 None if keep_s is None else timedelta(seconds=keep_s),
+                video_id,
             )
+            if found is None:
+                # The row may be gone already, and the object was written after that.
+                await held.execute(
+                    """INSERT INTO media_objects (storage, key, video_id, content_type, state)
+                    VALUES ($1, $2, $3, '', 'DOOMED') ON CONFLICT DO NOTHING""",
+                    self._storage,
+                    key,
+                    video_id,
+                )
         return found is not None
 
     async def of_video(self, video_id: UUID) -> tuple[KeptObject, ...]:

@@ -49,6 +49,24 @@ async def channel_id(held: Connection, name: str) -> UUID | None:
     return found
 
 
+async def delete_video(held: Connection, video_id: UUID) -> int | None:
+    """Removes a video inside a transaction that has locked the catalogue's row, and leaves a
+    tombstone for the index; its recording_id, None when there is no such video."""
+    recording_id: int | None = await held.fetchval(
+        "DELETE FROM videos WHERE id = $1 RETURNING recording_id", video_id
+    )
+    if recording_id is not None:
+        await held.execute(
+            """WITH bumped AS (
+                UPDATE catalogue SET revision = revision + 1 RETURNING revision
+            )
+            INSERT INTO video_deletions (recording_id, revision)
+            SELECT $1, revision FROM bumped""",
+            recording_id,
+        )
+    return recording_id
+
+
 class Videos:
     """Reads, describes and removes videos; workers add them through `Jobs.complete`.
 
@@ -185,19 +203,7 @@ class Videos:
         async with transaction(self._pool) as held:
             # The catalogue's row first, always: see Jobs.complete.
             await held.execute("SELECT 1 FROM catalogue FOR UPDATE")
-            recording_id: int | None = await held.fetchval(
-                "DELETE FROM videos WHERE id = $1 RETURNING recording_id", video_id
-            )
-            if recording_id is not None:
-                await held.execute(
-                    """WITH bumped AS (
-                        UPDATE catalogue SET revision = revision + 1 RETURNING revision
-                    )
-                    INSERT INTO video_deletions (recording_id, revision)
-                    SELECT $1, revision FROM bumped""",
-                    recording_id,
-                )
-        return recording_id
+            return await delete_video(held, video_id)
 
     async def _one(self, condition: str, *values: object) -> Video | None:
         async with connection(self._pool) as held:
