@@ -72,6 +72,7 @@ generate:
 .PHONY: docs
 docs: $(READY) ## write the generated pages of docs/ anew
 	$(BIN)/python -m tests.contract.test_settings_doc
+	$(BIN)/python -m tests.contract.test_env_example
 
 # A labelled set, and what is measured on it. SET=folder names another set; MEDIA=folder makes one of
 # your recordings; without either, Debian packages are downloaded. RECORD=1 keeps the result in docs/.

@@ -51,7 +51,7 @@ def encode_segment(
     )
     return Segment(
         index=index,
-        start_s=float(index * params.segment_s),
+        start_s=index * params.whole_segment_s,
         duration_s=duration_s,
         landmarks=pack_blob(_LANDMARKS_MAGIC, landmark_bytes, params),
         descriptor=pack_blob(_DESCRIPTOR_MAGIC, descriptor_bytes, params),

@@ -25,13 +25,15 @@ def join(segments: Iterable[Segment], params: Params = PARAMS) -> Fingerprint:
     if not ordered:
         raise CorruptFingerprint("a recording without any segment")
     times, bins, strengths, rows = [], [], [], []
-    n_frames = 0
+    n_frames = whole_frames = 0
     ends = []
     for position, segment in enumerate(ordered):
         if segment.index != position:
             raise CorruptFingerprint(f"segment {position} is missing or doubled")
         landmarks, descriptor = decode_segment(segment, params)
-        if segment is not ordered[-1] and landmarks.n_frames != params.segment_frames:
+        # How long segments are is up to whoever made them, but all but the last are alike.
+        whole_frames = whole_frames or landmarks.n_frames
+        if segment is not ordered[-1] and landmarks.n_frames != whole_frames:
             raise CorruptFingerprint(f"segment {position} is incomplete but not the last")
         times.append(landmarks.time + np.int32(2 * n_frames))
         bins.append(landmarks.bin)

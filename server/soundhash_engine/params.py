@@ -106,7 +106,8 @@ class Params:
     descriptor_clip_steps: int = 7
     """The descriptor: contrast pooled over 4 frames × 3 bins, 4 bits a cell, ± 7 steps."""
     segment_s: int = 90
-    """A stored row covers this much audio."""
+    """A stored row covers this much audio. Landmarks and descriptor run on across its borders, so
+    that it decides neither what is found nor what fits together; at most 1,048 (16 bits)."""
     min_clip_s: float = 1.0
     query: QueryParams = QueryParams()
     search: SearchParams = SearchParams()
@@ -125,6 +126,11 @@ class Params:
     def segment_frames(self) -> int:
         """Frames that start within a whole segment (5,625)."""
         return self.segment_s * self.sample_rate_hz // self.hop_samples
+
+    @property
+    def whole_segment_s(self) -> float:
+        """Audio of a whole segment: as much of `segment_s` as is whole frames (90.0)."""
+        return self.segment_frames * self.hop_samples / self.sample_rate_hz
 
     @property
     def descriptor_row_bytes(self) -> int:
@@ -153,6 +159,9 @@ def _digest(params: Params) -> str:
         for field in dataclasses.fields(params)
         if field.name not in ("query", "search", "min_clip_s")
     }
+    # Where a recording is cut into rows changes nothing once they are joined. The number stays in
+    # the text: what was stored before this was so keeps its digest.
+    relevant["segment_s"] = 90
     text = ";".join(f"{name}={value!r}" for name, value in sorted(relevant.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -181,7 +181,7 @@ class Extractor:
                     duration_s=(
                         (self._n_samples - segment_samples) / params.sample_rate_hz
                         if ends
-                        else float(params.segment_s)
+                        else params.whole_segment_s
                     ),
                     landmarks=to_landmarks(peaks, n_frames, params),
                     descriptor=rows[:n_rows],

@@ -24,9 +24,11 @@ class SettingsError(ValueError):
     """A setting cannot be used; the message names the variable and says what it must be."""
 
 
-def setting(default: object, doc: str, *, minimum: float | None = None) -> typing.Any:
-    """A documented setting; ``minimum`` bounds numbers from below."""
-    return field(default=default, metadata={"doc": doc, "minimum": minimum})
+def setting(
+    default: object, doc: str, *, minimum: float | None = None, maximum: float | None = None
+) -> typing.Any:
+    """A documented setting; ``minimum`` and ``maximum`` bound numbers."""
+    return field(default=default, metadata={"doc": doc, "minimum": minimum, "maximum": maximum})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,12 @@ class Settings:
     max_upload_bytes: int = setting(8 << 30, "Largest upload or download.", minimum=1)
     max_media_s: float = setting(24 * 3600.0, "Longest recording that is ingested.", minimum=1)
     max_clip_s: float = setting(600.0, "Longest clip of MatchClip.", minimum=1)
+    explain_days: float = setting(
+        3.0,
+        "How long features of matched clips are kept (no audio, about 40 kB a clip of 10 s), so "
+        "that ExplainMatch needs no clip. 0: not at all.",
+        minimum=0,
+    )
     max_url_matches: int = setting(
         4, "MatchUrl calls at once; more get RESOURCE_EXHAUSTED.", minimum=1
     )
@@ -92,6 +100,12 @@ class Settings:
     )
     postings_connections: int = setting(
         4, "Connections to each of them; a large question uses several.", minimum=1
+    )
+    segment_s: int = setting(
+        90,
+        "A stored row of a fingerprint covers this much audio (10 to 600). What is stored stays.",
+        minimum=10,
+        maximum=600,
     )
     worker_concurrency: int = setting(
         0, "Jobs a worker carries out at once. 0: two a core.", minimum=0
@@ -191,6 +205,11 @@ class Settings:
             if minimum is not None and value is not None and value < minimum:
                 raise SettingsError(
                     f"{PREFIX}{spec.name.upper()} is {value}; it must be at least {minimum}."
+                )
+            maximum = spec.metadata["maximum"]
+            if maximum is not None and value is not None and value > maximum:
+                raise SettingsError(
+                    f"{PREFIX}{spec.name.upper()} is {value}; it must be at most {maximum}."
                 )
         return cls(**values)
 

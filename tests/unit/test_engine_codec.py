@@ -132,15 +132,16 @@ def test_parts_of_different_segments_are_refused() -> None:
 
 
 def test_other_parameters_are_refused() -> None:
+    other = dataclasses.replace(SHORT, rank_limit=21)
     with pytest.raises(ParamsMismatch) as caught:
-        join(SEGMENTS, PARAMS)
+        join(SEGMENTS, other)
     assert caught.value.reason == "PARAMS_MISMATCH"
     assert SHORT.digest in caught.value.message
     assert caught.value.remedy
     # The blob says it too, if the column beside it does not.
-    relabelled = [dataclasses.replace(s, params_digest=PARAMS.digest) for s in SEGMENTS]
+    relabelled = [dataclasses.replace(s, params_digest=other.digest) for s in SEGMENTS]
     with pytest.raises(ParamsMismatch):
-        join(relabelled, PARAMS)
+        join(relabelled, other)
 
 
 def test_missing_doubled_and_no_segments_are_refused() -> None:
@@ -169,11 +170,14 @@ def test_md5_says_whether_the_content_is_equal() -> None:
 
 def test_digest_covers_what_is_stored_and_nothing_else() -> None:
     assert len(PARAMS.digest) == 12
-    for change in ({"version": 2}, {"rank_limit": 21}, {"power_floor": 1e-5}, {"segment_s": 60}):
+    for change in ({"version": 2}, {"rank_limit": 21}, {"power_floor": 1e-5}):
         assert dataclasses.replace(PARAMS, **change).digest != PARAMS.digest
     looser = dataclasses.replace(PARAMS.query, rank_limit=80)
     assert dataclasses.replace(PARAMS, query=looser).digest == PARAMS.digest
     assert dataclasses.replace(PARAMS, min_clip_s=2.0).digest == PARAMS.digest
+    assert dataclasses.replace(PARAMS, segment_s=60).digest == PARAMS.digest
+    # Of everything that has been stored so far.
+    assert PARAMS.digest == "640501df8f49"
 
 
 def test_vector() -> None:

@@ -36,15 +36,17 @@ def extract(
     cancel: threading.Event,
     on_audio: OnAudio,
     stall_s: float = STALL_S,
+    segment_s: int = PARAMS.segment_s,
 ) -> Extracted:
     """Decodes and fingerprints a file; blocks, so that it belongs into a thread.
 
-    stall_s: a decoder that brings nothing for this long is killed.
+    segment_s: length of its segments. stall_s: a decoder that brings nothing for this long is
+    killed.
     Raises ExtractionCancelled within a fraction of a second after ``cancel`` is set,
     EngineError for media without usable sound, JobError (DECODE_STALLED, DECODE_CRASHED,
     OUT_OF_MEMORY, SILENT_AUDIO, CLIP_TOO_SHORT), OSError.
     """
-    found = _receive(path, max_media_s, cancel, on_audio, stall_s)
+    found = _receive((path, max_media_s, segment_s), cancel, on_audio, stall_s)
     if found.duration_s < PARAMS.min_clip_s:
         raise JobError("CLIP_TOO_SHORT", f"The recording lasts {found.duration_s:.2f} s only.")
     if found.landmark_count == 0:
@@ -52,19 +54,21 @@ def extract(
     return found
 
 
-def _run_child(answers: Connection, path: Path, max_media_s: float) -> None:
+def _run_child(answers: Connection, path: Path, max_media_s: float, segment_s: int) -> None:
     # Loaded where the children are forked from, not in the worker itself.
     from soundhash_workers import extract_child  # noqa: PLC0415
 
-    extract_child.run(answers, path, max_media_s)
+    extract_child.run(answers, path, max_media_s, segment_s)
 
 
 def _receive(
-    path: Path, max_media_s: float, cancel: threading.Event, on_audio: OnAudio, stall_s: float
+    arguments: tuple[Path, float, int],
+    cancel: threading.Event,
+    on_audio: OnAudio,
+    stall_s: float,
 ) -> Extracted:
     segments: list[Segment] = []
     total_s: float | None = None
-    arguments = (path, max_media_s)
     with closing(converse(_run_child, arguments, cancel=cancel, stall_s=stall_s)) as answers:
         for answer in answers:
             match answer:

@@ -7,6 +7,7 @@ the children are forked from; it must stay free of threads.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import soundhash_workers.extract  # noqa: F401 - children start in it
-from soundhash_engine import SAMPLE_RATE_HZ, EngineError, Extractor
+from soundhash_engine import PARAMS, SAMPLE_RATE_HZ, EngineError, Extractor
 from soundhash_engine.decode import decode_file, probe
 from soundhash_engine.warm import warm
 from soundhash_server.fetching.process import die_with_parent
@@ -28,13 +29,13 @@ _MEMORY_BYTES = 3 << 29
 warm()
 
 
-def run(answers: Connection, path: Path, max_media_s: float) -> None:
+def run(answers: Connection, path: Path, max_media_s: float, segment_s: int) -> None:
     """Sends ("total", s | None), then ("progress", s) and ("segment", Segment) as they come, and
     at last ("done", duration_s, landmark_count), ("failed", EngineError) or ("error", OSError).
     """
     settle()
     try:
-        _extract(answers, path, max_media_s)
+        _extract(answers, path, max_media_s, segment_s)
     except EngineError as error:
         answers.send(("failed", error))
     except (OSError, MemoryError) as error:
@@ -58,9 +59,9 @@ def settle() -> None:
     _limit_memory()
 
 
-def _extract(answers: Connection, path: Path, max_media_s: float) -> None:
+def _extract(answers: Connection, path: Path, max_media_s: float, segment_s: int) -> None:
     answers.send(("total", probe(path).duration_s))
-    extractor = Extractor()
+    extractor = Extractor(dataclasses.replace(PARAMS, segment_s=segment_s))
     samples, told_s = 0, time.monotonic()
     for pcm in decode_file(path, max_duration_s=max_media_s):
         samples += pcm.size
