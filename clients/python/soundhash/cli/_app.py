@@ -15,8 +15,10 @@ from soundhash.cli import (
     _ingest,
     _jobs,
     _listen,
+    _media,
     _operate,
     _platform,
+    _twitch,
 )
 from soundhash.cli._connection import AddressOption, Connection
 
@@ -100,6 +102,7 @@ for name, function in (
 app.command("bench", rich_help_panel=PLATFORM)(_bench.bench)
 app.command("ingest", rich_help_panel=INGEST)(_ingest.ingest)
 app.command("jobs", rich_help_panel=INGEST)(_jobs.jobs)
+app.add_typer(_twitch.clips, name="clips", rich_help_panel=INGEST)
 app.command("match", rich_help_panel=MATCH)(_clips.match)
 app.command("listen", rich_help_panel=MATCH)(_listen.listen)
 app.command("matches", rich_help_panel=MATCH)(_clips.matches)
@@ -108,5 +111,6 @@ app.command("fingerprint", rich_help_panel=MATCH)(_clips.fingerprint)
 app.command("videos", rich_help_panel=CATALOGUE)(_catalog.videos)
 app.command("update", rich_help_panel=CATALOGUE)(_catalog.update)
 app.command("delete", rich_help_panel=CATALOGUE)(_catalog.delete)
+app.add_typer(_media.media, name="media", rich_help_panel=CATALOGUE)
 app.command("stats", rich_help_panel=OPERATE)(_operate.stats)
 app.command("index", rich_help_panel=OPERATE)(_operate.index)
