@@ -25,20 +25,22 @@ from soundhash.v1 import (
 )
 
 EXPORTS = """
-Aborted AlreadyExists AsyncClient Cancelled Client Clip Comparison DataLoss DeadlineExceeded
-FailedPrecondition FetchOptions FieldViolation FinalMatch Fingerprint Health Heard IndexStatus
-IngestParameters IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState
-JobStep KeptObject Match MatchResult MissingPart NotFound OutOfRange PcmEncoding PcmFormat
-PermissionDenied PostingShard ProvisionalMatch ResourceExhausted ScoreParts Segment SharedPassage
-SoundHashError Stats StreamEvent StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented
-UploadStatus UrlEnd UrlEvent UrlMatch UrlProgress Video __version__
+Aborted AlreadyExists AsyncClient BatchItem BatchProgress BatchResult Cancelled ChannelParameters
+Client Clip Comparison DataLoss DeadlineExceeded FailedPrecondition FetchOptions FieldViolation
+FinalMatch Fingerprint FolderParameters Health Heard IndexStatus IngestParameters IngestResult
+Internal InvalidArgument Job JobFailure JobKind JobProgress JobState JobStep KeptObject Match
+MatchResult MissingPart NotFound OutOfRange PcmEncoding PcmFormat PermissionDenied PostingShard
+ProvisionalMatch ResourceExhausted ScoreParts Segment SharedPassage SoundHashError Stats StreamEvent
+StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus UrlEnd UrlEvent
+UrlMatch UrlProgress Video __version__
 """
 
 METHODS = """
-cancel_job clips close compact_index compare compute_fingerprint delete_clip delete_kept_objects
-delete_video fingerprints get_clip get_fingerprint get_job get_match get_upload get_video health
-index_status jobs kept_objects match match_url matches process_clips retry_job search_videos stats
-stream stream_url submit_clips submit_url update_video upload videos wait_for_job watch_job
+cancel_job clips close compact_index compare compute_fingerprint delete_clip
+delete_kept_objects delete_video fingerprints get_clip get_fingerprint get_job get_match
+get_upload get_video health index_status jobs kept_objects match match_url matches
+process_clips retry_job scan_folder search_videos stats stream stream_url submit_clips
+submit_url update_video upload videos wait_for_job watch_job
 """
 
 JOB = ingest_pb2.Job(id="1", state=ingest_pb2.JOB_STATE_SUCCEEDED)
@@ -132,6 +134,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "Upload": (("upload", b"abc"), {}),
     "GetUpload": (("get_upload", "0" * 64), {}),
     "SubmitUrl": (("submit_url", "https://example.org/a.mp3"), {}),
+    "ScanFolder": (("scan_folder", "/media"), {"watch": True}),
     "GetJob": (("get_job", ID), {}),
     "ListJobs": (("jobs",), {}),
     "WatchJob": (("watch_job", ID), {}),
@@ -244,6 +247,11 @@ def test_every_field_of_every_answer_arrives() -> None:
         (ingest_pb2.IngestParameters, soundhash.IngestParameters, set()),
         (ingest_pb2.IngestResult, soundhash.IngestResult, set()),
         (ingest_pb2.UploadStatus, soundhash.UploadStatus, set()),
+        (ingest_pb2.BatchProgress, soundhash.BatchProgress, set()),
+        (ingest_pb2.BatchItem, soundhash.BatchItem, set()),
+        (ingest_pb2.BatchResult, soundhash.BatchResult, set()),
+        (ingest_pb2.ChannelParameters, soundhash.ChannelParameters, set()),
+        (ingest_pb2.FolderParameters, soundhash.FolderParameters, set()),
         (clips_pb2.Clip, soundhash.Clip, set()),
         (clips_pb2.KeptObject, soundhash.KeptObject, set()),
         (match_pb2.Match, soundhash.Match, set()),

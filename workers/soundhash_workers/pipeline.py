@@ -26,6 +26,7 @@ from soundhash_server.model import (
     NewVideo,
     Video,
 )
+from soundhash_server.paths import text_to_path
 from soundhash_server.settings import Settings
 from soundhash_server.sources import (
     clean_lines,
@@ -172,7 +173,7 @@ class Pipeline:
     async def _in_folder(self, parameters: IngestParameters) -> AsyncIterator[Path]:
         """A scanned folder's file, read where it lies, never changed. Raises JobError when it is
         not, or no longer, or not all the time what was scanned."""
-        path = Path(parameters.path)
+        path = Path(text_to_path(parameters.path))
         async with self._decoders:
             before = await asyncio.to_thread(
                 _checked, path, parameters.content_sha256, self._settings.folder_roots
@@ -275,6 +276,7 @@ class Pipeline:
                     max_media_s=max_media_s,
                     cancel=cancel,
                     on_audio=report.on_audio,
+                    segment_s=self._settings.segment_s,
                 ),
             )
             try:

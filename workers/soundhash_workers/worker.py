@@ -24,10 +24,10 @@ from soundhash_server.store.folders import FolderFiles
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.migrate import status
 from soundhash_server.store.objects import Objects
-from soundhash_server.store.pauses import PauseRule, Pauses
+from soundhash_server.store.pauses import Pauses, pause_rule
 from soundhash_server.store.pool import create_pool
-from soundhash_server.store.quota import QuotaUses
 from soundhash_server.store.proxies import ProxyBenches
+from soundhash_server.store.quota import QuotaUses
 from soundhash_server.store.turns import Bounds, Slot
 from soundhash_server.store.videos import Videos
 from soundhash_server.tasks import end
@@ -122,10 +122,7 @@ async def _resources(settings: Settings) -> AsyncIterator[tuple[Dispatcher, Wake
         stack.callback(pipeline.close)
         queue = JobQueue(redis)
         disk = Disk(settings.data_dir, settings.min_free_disk_bytes)
-        pauses = Pauses(
-            pool,
-            PauseRule(settings.host_refusals, settings.host_pause_s, settings.host_pause_cap_s),
-        )
+        pauses = Pauses(pool, pause_rule(settings))
         channels, listed = Channels(pool), ChannelVideos(pool)
         youtube = YouTubeApi(settings, QuotaUses(pool))
         stack.callback(youtube.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -179,6 +180,15 @@ def submit_url(
         request_id=request_id or uuid.uuid4().hex,
     )
     return Call("ingest", "SubmitUrl", request, convert.job, idempotent=True)
+
+
+def scan_folder(
+    path: str | os.PathLike[str], channel: str, dry_run: bool, watch: bool
+) -> Call[t.Job]:
+    request = ingest_pb2.ScanFolderRequest(
+        path=os.fspath(path), channel=channel, dry_run=dry_run, watch=watch
+    )
+    return Call("ingest", "ScanFolder", request, convert.job, idempotent=True)
 
 
 def get_job(job_id: str) -> Call[t.Job]:

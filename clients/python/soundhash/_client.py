@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
@@ -155,6 +156,25 @@ class AsyncClient:
         search. options: how to fetch it. The same recording under another URL is the same video.
         """
         call = calls.submit_url(url, search, title, external_id, channel, options, request_id)
+        return await self._transport.unary(call, timeout_s)
+
+    async def scan_folder(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        channel: str = "",
+        dry_run: bool = False,
+        watch: bool = False,
+        timeout_s: float | None = None,
+    ) -> t.Job:
+        """Makes the catalogue equal to a folder of the workers' machine; returns the job.
+
+        path: absolute, below a folder that the operator allows (SOUNDHASH_FOLDERS). What is gone
+        from the folder is deleted from the catalogue, unless it came by another way too.
+        channel: of its recordings. dry_run: the job's result only says what would be done.
+        watch: goes on until the job is cancelled.
+        """
+        call = calls.scan_folder(path, channel, dry_run, watch)
         return await self._transport.unary(call, timeout_s)
 
     async def get_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:

@@ -96,6 +96,40 @@ def _progress(m: ingest_pb2.JobProgress) -> t.JobProgress:
         audio_total_s=seconds(m.audio_total) if m.HasField("audio_total") else None,
         bytes_done=m.bytes_done,
         bytes_total=m.bytes_total,
+        batch=_batch(m.batch) if m.HasField("batch") else None,
+    )
+
+
+def _batch(m: ingest_pb2.BatchProgress) -> t.BatchProgress:
+    return t.BatchProgress(
+        listed=m.listed,
+        known=m.known,
+        skipped=m.skipped,
+        queued=m.queued,
+        running=m.running,
+        retrying=m.retrying,
+        indexed=m.indexed,
+        failed=m.failed,
+        videos_per_minute=m.videos_per_minute,
+        eta_s=seconds(m.eta) if m.HasField("eta") else None,
+        running_items=tuple(
+            t.BatchItem(
+                one.job_id, one.title, _STEPS.get(one.step, t.JobStep.UNKNOWN), one.fraction
+            )
+            for one in m.running_items
+        ),
+        quota_units=m.quota_units,
+        listing_done=m.listing_done,
+        updated=m.updated,
+        deleted=m.deleted,
+        duplicates=m.duplicates,
+        unreadable=m.unreadable,
+    )
+
+
+def _batch_result(m: ingest_pb2.BatchResult) -> t.BatchResult:
+    return t.BatchResult(
+        _batch(m.counts), m.quota_units, tuple(m.new_items), tuple(m.unreadable_items)
     )
 
 
@@ -144,6 +178,29 @@ def job(m: ingest_pb2.Job) -> t.Job:
         finish_time=_time(m, "finish_time"),
         parameters=parameters,
         result=result,
+        channel=_channel_parameters(m.channel) if m.HasField("channel") else None,
+        folder=t.FolderParameters(
+            path=m.folder.path,
+            channel=m.folder.channel,
+            dry_run=m.folder.dry_run,
+            watch=m.folder.watch,
+        )
+        if m.HasField("folder")
+        else None,
+        batch_result=_batch_result(m.batch_result) if m.HasField("batch_result") else None,
+        parent_id=m.parent_id,
+        source_host=m.source_host,
+    )
+
+
+def _channel_parameters(m: ingest_pb2.ChannelParameters) -> t.ChannelParameters:
+    return t.ChannelParameters(
+        channel_id=m.channel_id,
+        channel=m.channel,
+        max_videos=m.max_videos,
+        since=_time(m, "since"),
+        dry_run=m.dry_run,
+        only_process=m.only_process,
     )
 
 

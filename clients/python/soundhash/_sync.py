@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from types import TracebackType
@@ -150,6 +151,25 @@ class Client:
         search. options: how to fetch it. The same recording under another URL is the same video.
         """
         call = calls.submit_url(url, search, title, external_id, channel, options, request_id)
+        return self._transport.unary(call, timeout_s)
+
+    def scan_folder(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        channel: str = "",
+        dry_run: bool = False,
+        watch: bool = False,
+        timeout_s: float | None = None,
+    ) -> t.Job:
+        """Makes the catalogue equal to a folder of the workers' machine; returns the job.
+
+        path: absolute, below a folder that the operator allows (SOUNDHASH_FOLDERS). What is gone
+        from the folder is deleted from the catalogue, unless it came by another way too.
+        channel: of its recordings. dry_run: the job's result only says what would be done.
+        watch: goes on until the job is cancelled.
+        """
+        call = calls.scan_folder(path, channel, dry_run, watch)
         return self._transport.unary(call, timeout_s)
 
     def get_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:

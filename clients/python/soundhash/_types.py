@@ -17,6 +17,8 @@ class JobKind(enum.StrEnum):
 
     UNKNOWN = "UNKNOWN"
     INGEST = "INGEST"
+    CHANNEL = "CHANNEL"
+    FOLDER = "FOLDER"
 
 
 class JobState(enum.StrEnum):
@@ -26,6 +28,7 @@ class JobState(enum.StrEnum):
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     RETRYING = "RETRYING"
+    WAITING = "WAITING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
@@ -44,6 +47,8 @@ class JobStep(enum.StrEnum):
     FINGERPRINT = "FINGERPRINT"
     STORE = "STORE"
     DONE = "DONE"
+    LIST = "LIST"
+    KEEP = "KEEP"
 
 
 class PcmEncoding(enum.StrEnum):
@@ -129,6 +134,48 @@ class Video:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchItem:
+    """A video of a batch that a worker has: its job, what is done with it, and the part of that
+    step that is done (0 to 1)."""
+
+    job_id: str
+    title: str
+    step: JobStep
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How the videos of a channel's or folder's job stand.
+
+    listed: found so far. known: of them, already indexed. skipped: left out. queued, running,
+    retrying: under way. indexed, failed: done by this job. videos_per_minute: over the last
+    minutes. eta_s: until the rest is done at that rate (None: unknown). running_items: at most
+    20. quota_units: of the YouTube Data API. listing_done: whether everything is listed.
+    Of a folder: updated (files with other bytes than before), deleted (videos whose file is
+    gone), duplicates, and unreadable files.
+    """
+
+    listed: int = 0
+    known: int = 0
+    skipped: int = 0
+    queued: int = 0
+    running: int = 0
+    retrying: int = 0
+    indexed: int = 0
+    failed: int = 0
+    videos_per_minute: float = 0.0
+    eta_s: float | None = None
+    running_items: tuple[BatchItem, ...] = ()
+    quota_units: int = 0
+    listing_done: bool = False
+    updated: int = 0
+    deleted: int = 0
+    duplicates: int = 0
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class JobProgress:
     """How far a running job has come.
 
@@ -143,6 +190,8 @@ class JobProgress:
     audio_total_s: float | None = None
     bytes_done: int = 0
     bytes_total: int = 0
+    batch: BatchProgress | None = None
+    """Of a channel's or folder's job: how its videos stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +267,53 @@ class IngestResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelParameters:
+    """What a channel's job was asked to do.
+
+    channel: as it was named. max_videos: most new ones (0: all). since: published at or after.
+    dry_run: only lists. only_process: does not list.
+    """
+
+    channel_id: str
+    channel: str
+    max_videos: int
+    since: datetime | None
+    dry_run: bool
+    only_process: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FolderParameters:
+    """What a folder's job was asked to do. watch: goes on until it is cancelled."""
+
+    path: str
+    channel: str
+    dry_run: bool
+    watch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What a channel's or folder's job came to.
+
+    counts: at the end; in a dry run `queued` is what would be ingested. new_items: the first
+    titles or paths that are new. unreadable_items: the first unreadable files, with the reason.
+    """
+
+    counts: BatchProgress
+    quota_units: int
+    new_items: tuple[str, ...]
+    unreadable_items: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A piece of work that workers carry out.
 
     failure: why the last attempt failed, None while nothing has failed. attempt of
-    max_attempts have begun. next_attempt_time: set in RETRYING only. parameters: what it was
-    asked to do. result: what it made, set in SUCCEEDED only.
+    max_attempts have begun. next_attempt_time: set in RETRYING only. parameters, channel,
+    folder: what it was asked to do, by kind. result, batch_result: what it made, by kind, set
+    in SUCCEEDED only. parent_id: of the job that started it. source_host: it fetches from it.
     """
 
     id: str
@@ -240,10 +330,20 @@ class Job:
     finish_time: datetime | None
     parameters: IngestParameters | None
     result: IngestResult | None
+    channel: ChannelParameters | None = None
+    folder: FolderParameters | None = None
+    batch_result: BatchResult | None = None
+    parent_id: str = ""
+    source_host: str = ""
 
     @property
     def source(self) -> str:
-        """The URL, the words, or the name or path of the file, that it is about."""
+        """The URL, the words, the channel, or the name or path of the file or folder, that it is
+        about."""
+        if self.channel is not None:
+            return self.channel.channel
+        if self.folder is not None:
+            return self.folder.path
         asked = self.parameters
         return asked.url or asked.search or asked.file_name or asked.path if asked else ""
 

@@ -27,6 +27,7 @@ from soundhash_server.queue import JobQueue
 from soundhash_server.services.partial_uploads import PartialStatus, PartialUploads
 from soundhash_server.services.uploads import Received, Receiver, Spool
 from soundhash_server.sources import search_key, sha256_key, source_host, url_key
+from soundhash_server.store.folders import FolderFiles
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.listener import JOBS, Listener
 from soundhash_server.store.videos import Videos, external_id_taken
@@ -82,6 +83,7 @@ class Ingest:
         queue: JobQueue,
         spool: Spool,
         partials: PartialUploads,
+        folders: FolderFiles,
         listener: Listener,
         *,
         uploads_dir: Path,
@@ -94,6 +96,7 @@ class Ingest:
         self._queue = queue
         self._spool = spool
         self._partials = partials
+        self._folders = folders
         self._listener = listener
         self._uploads_dir = uploads_dir
         self._max_upload_bytes = max_upload_bytes
@@ -150,6 +153,7 @@ class Ingest:
         self, spec: UploadSpec, path: Path, content_sha256: str, size_bytes: int
     ) -> Job:
         """Submits the file that lies at ``path``."""
+        await self._folders.share(content_sha256)
         job = await self._submit(
             sha256_key(content_sha256),
             IngestParameters(
@@ -211,10 +215,19 @@ class Ingest:
         return job
 
     async def list(
-        self, page_size: int, page_token: str, states: Sequence[JobState], failure_reason: str
+        self,
+        page_size: int,
+        page_token: str,
+        states: Sequence[JobState],
+        failure_reason: str,
+        *,
+        parent_id: UUID | None = None,
+        kinds: Sequence[JobKind] = (),
     ) -> Page[Job]:
         """Newest first."""
-        return await self._jobs.list(page_size, page_token, states, failure_reason)
+        return await self._jobs.list(
+            page_size, page_token, states, failure_reason, parent_id=parent_id, kinds=kinds
+        )
 
     async def watch(self, job_id: UUID) -> AsyncIterator[Job]:
         """The job as it is, then every change that is seen, and last the finished job.
