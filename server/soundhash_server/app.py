@@ -47,8 +47,8 @@ from soundhash_server.rpc.media import MediaServicer
 from soundhash_server.services.admin import Admin
 from soundhash_server.services.catalog import Catalog
 from soundhash_server.services.channels import ChannelAdmin
-from soundhash_server.services.clips import TwitchClips
 from soundhash_server.services.clip_keeping import ClipKeeper
+from soundhash_server.services.clips import TwitchClips
 from soundhash_server.services.cpu import CpuPool
 from soundhash_server.services.explaining import Explaining
 from soundhash_server.services.failures import Failures
@@ -70,9 +70,9 @@ from soundhash_server.storage import open_storage
 from soundhash_server.store.changes import Changes
 from soundhash_server.store.channel_videos import ChannelVideos
 from soundhash_server.store.channels import Channels
+from soundhash_server.store.clip_parts import ClipParts
 from soundhash_server.store.clips import Clips
 from soundhash_server.store.failed_jobs import FailedJobs
-from soundhash_server.store.clip_parts import ClipParts
 from soundhash_server.store.fingerprints import Fingerprints
 from soundhash_server.store.folders import FolderFiles
 from soundhash_server.store.jobs import Jobs

@@ -18,6 +18,7 @@ from soundhash import _types
 from soundhash.v1 import (
     admin_pb2,
     catalog_pb2,
+    channels_pb2,
     clips_pb2,
     fingerprint_pb2,
     ingest_pb2,
@@ -25,22 +26,25 @@ from soundhash.v1 import (
 )
 
 EXPORTS = """
-Aborted AlreadyExists AsyncClient BatchItem BatchProgress BatchResult Cancelled ChannelParameters
-Client Clip Comparison DataLoss DeadlineExceeded FailedPrecondition FetchOptions FieldViolation
-FinalMatch Fingerprint FolderParameters Health Heard IndexStatus IngestParameters IngestResult
-Internal InvalidArgument Job JobFailure JobKind JobProgress JobState JobStep KeptObject Match
-MatchResult MissingPart NotFound OutOfRange PcmEncoding PcmFormat PermissionDenied PostingShard
-ProvisionalMatch ResourceExhausted ScoreParts Segment SharedPassage SoundHashError Stats StreamEvent
-StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus UrlEnd UrlEvent
-UrlMatch UrlProgress Video __version__
+Aborted AlignedLandmarks AlreadyExists AsyncClient BatchItem BatchProgress BatchResult Cancelled
+Channel ChannelParameters ChannelVideo Client Clip Comparison ContrastPatch CoverageBlock DataLoss
+DeadlineExceeded Explanation FailedPrecondition FailureGroup FailureSummary FetchOptions
+FieldViolation FinalMatch Fingerprint FolderParameters Health Heard IndexStatus IngestParameters
+IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState JobStep KeptObject
+LandmarkPoints Match MatchResult MatchedPlace MissingPart NotFound OffsetHistogram OutOfRange
+Patches PausedHost PcmEncoding PcmFormat PermissionDenied PostingShard ProvisionalMatch Quota
+ResourceExhausted RetriedJobs ScoreParts ScoreTerm Segment SharedPassage SoundHashError Stats
+StreamEvent StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus UrlEnd
+UrlEvent UrlMatch UrlProgress Video __version__
 """
 
 METHODS = """
-cancel_job clips close compact_index compare compute_fingerprint delete_clip
-delete_kept_objects delete_video fingerprints get_clip get_fingerprint get_job get_match
-get_upload get_video health index_status jobs kept_objects match match_url matches
-process_clips retry_job scan_folder search_videos stats stream stream_url submit_clips
-submit_url update_video upload videos wait_for_job watch_job
+cancel_job channel_videos channels clips close compact_index compare compute_fingerprint
+delete_channel delete_clip delete_kept_objects delete_video explain failure_summary fingerprints
+get_channel get_clip get_fingerprint get_job get_match get_upload get_video health index_status jobs
+kept_objects match match_url matches process_clips quota retry_job retry_jobs scan_folder
+search_videos stats stream stream_url submit_channel submit_clips submit_url update_channel
+update_video upload videos wait_for_job watch_job
 """
 
 JOB = ingest_pb2.Job(id="1", state=ingest_pb2.JOB_STATE_SUCCEEDED)
@@ -134,12 +138,21 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "Upload": (("upload", b"abc"), {}),
     "GetUpload": (("get_upload", "0" * 64), {}),
     "SubmitUrl": (("submit_url", "https://example.org/a.mp3"), {}),
+    "SubmitChannel": (("submit_channel", "@somebody"), {"max_videos": 3}),
+    "GetChannel": (("get_channel", ID), {}),
+    "ListChannels": (("channels",), {}),
+    "UpdateChannel": (("update_channel", ID), {"schedule": "0 4 * * *"}),
+    "DeleteChannel": (("delete_channel", ID), {}),
+    "ListChannelVideos": (("channel_videos", ID), {}),
+    "GetQuota": (("quota",), {}),
     "ScanFolder": (("scan_folder", "/media"), {"watch": True}),
     "GetJob": (("get_job", ID), {}),
     "ListJobs": (("jobs",), {}),
     "WatchJob": (("watch_job", ID), {}),
     "CancelJob": (("cancel_job", ID), {}),
     "RetryJob": (("retry_job", ID), {}),
+    "RetryJobs": (("retry_jobs",), {"failure_reason": "NETWORK_ERROR"}),
+    "SummarizeFailures": (("failure_summary",), {}),
     "SubmitClips": (("submit_clips", ["A"]), {}),
     "ProcessClips": (("process_clips", ["A"]), {}),
     "GetClip": (("get_clip", "A"), {}),
@@ -152,6 +165,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "MatchUrl": (("match_url", "https://example.org/a.mp3"), {"start_s": 5.0, "length_s": 8.0}),
     "GetMatch": (("get_match", ID), {}),
     "ListMatches": (("matches",), {}),
+    "ExplainMatch": (("explain", ID), {}),
     "Compute": (("compute_fingerprint", b"abc"), {}),
     "Compare": (("compare", b"abc", ID), {}),
     "GetFingerprint": (("get_fingerprint", ID), {}),
@@ -244,8 +258,15 @@ def test_every_field_of_every_answer_arrives() -> None:
         (ingest_pb2.Job, soundhash.Job, {"ingest", "ingest_result"}),
         (ingest_pb2.JobProgress, soundhash.JobProgress, set()),
         (ingest_pb2.JobFailure, soundhash.JobFailure, set()),
+        (ingest_pb2.SummarizeFailuresResponse, soundhash.FailureSummary, set()),
+        (ingest_pb2.FailureGroup, soundhash.FailureGroup, set()),
+        (ingest_pb2.PausedHost, soundhash.PausedHost, set()),
+        (ingest_pb2.RetryJobsResponse, soundhash.RetriedJobs, set()),
         (ingest_pb2.IngestParameters, soundhash.IngestParameters, set()),
         (ingest_pb2.IngestResult, soundhash.IngestResult, set()),
+        (channels_pb2.Channel, soundhash.Channel, set()),
+        (channels_pb2.ChannelVideo, soundhash.ChannelVideo, {"duration_seconds"}),
+        (channels_pb2.Quota, soundhash.Quota, set()),
         (ingest_pb2.UploadStatus, soundhash.UploadStatus, set()),
         (ingest_pb2.BatchProgress, soundhash.BatchProgress, set()),
         (ingest_pb2.BatchItem, soundhash.BatchItem, set()),
@@ -257,6 +278,19 @@ def test_every_field_of_every_answer_arrives() -> None:
         (match_pb2.Match, soundhash.Match, set()),
         (match_pb2.ScoreParts, soundhash.ScoreParts, set()),
         (match_pb2.MatchClipResponse, soundhash.MatchResult, set()),
+        (match_pb2.ExplainMatchResponse, soundhash.Explanation, set()),
+        (match_pb2.MatchedPlace, soundhash.MatchedPlace, set()),
+        (match_pb2.ScoreTerm, soundhash.ScoreTerm, set()),
+        (match_pb2.LandmarkPoints, soundhash.LandmarkPoints, {"time_s"}),
+        (match_pb2.AlignedLandmarks, soundhash.AlignedLandmarks, {"residual_s"}),
+        (match_pb2.OffsetHistogram, soundhash.OffsetHistogram, {"first_offset_s", "bin_s"}),
+        (match_pb2.ContrastPatch, soundhash.ContrastPatch, set()),
+        (
+            match_pb2.Patches,
+            soundhash.Patches,
+            {"first_clip_s", "first_video_s", "row_s"},
+        ),
+        (match_pb2.CoverageBlock, soundhash.CoverageBlock, set()),
         (match_pb2.MatchUrlProgress, soundhash.UrlProgress, set()),
         (match_pb2.MatchUrlEnd, soundhash.UrlEnd, {"matches"}),
         (ingest_pb2.FetchOptions, soundhash.FetchOptions, {"max_bytes_per_second"}),

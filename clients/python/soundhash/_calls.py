@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -14,10 +15,12 @@ from grpc_health.v1 import health_pb2
 
 from soundhash import _convert as convert
 from soundhash import _types as t
+from soundhash._explanation import Explanation, explanation
 from soundhash._media import MediaReader
 from soundhash.v1 import (
     admin_pb2,
     catalog_pb2,
+    channels_pb2,
     clips_pb2,
     fingerprint_pb2,
     ingest_pb2,
@@ -191,15 +194,82 @@ def scan_folder(
     return Call("ingest", "ScanFolder", request, convert.job, idempotent=True)
 
 
+def submit_channel(
+    channel: str,
+    max_videos: int,
+    since: datetime | None,
+    dry_run: bool,
+    only_process: bool,
+    options: t.FetchOptions | None,
+) -> Call[t.Job]:
+    request = ingest_pb2.SubmitChannelRequest(
+        channel=channel,
+        max_videos=max_videos,
+        since=None if since is None else convert.to_timestamp(since),
+        dry_run=dry_run,
+        only_process=only_process,
+        options=None if options is None else convert.to_fetch_options(options),
+    )
+    return Call("ingest", "SubmitChannel", request, convert.job, idempotent=True)
+
+
+def get_channel(channel_id: str) -> Call[t.Channel]:
+    request = channels_pb2.GetChannelRequest(id=channel_id)
+    return Call("channels", "GetChannel", request, convert.channel, idempotent=True)
+
+
+def list_channels(limit: int | None) -> Listing[t.Channel]:
+    request = channels_pb2.ListChannelsRequest()
+    return Listing("channels", "ListChannels", request, "channels", convert.channel, limit)
+
+
+def update_channel(
+    channel_id: str, schedule: str | None, options: t.FetchOptions | None
+) -> Call[t.Channel]:
+    """Changes what is not None."""
+    given = {"schedule": schedule, "options": options}
+    request = channels_pb2.UpdateChannelRequest(
+        id=channel_id,
+        schedule=schedule or "",
+        options=None if options is None else convert.to_fetch_options(options),
+        update_mask=FieldMask(paths=[name for name, value in given.items() if value is not None]),
+    )
+    return Call("channels", "UpdateChannel", request, convert.channel, idempotent=True)
+
+
+def delete_channel(channel_id: str) -> Call[None]:
+    request = channels_pb2.DeleteChannelRequest(id=channel_id)
+    return Call("channels", "DeleteChannel", request, lambda _: None)
+
+
+def list_channel_videos(channel_id: str, limit: int | None) -> Listing[t.ChannelVideo]:
+    request = channels_pb2.ListChannelVideosRequest(id=channel_id)
+    return Listing("channels", "ListChannelVideos", request, "videos", convert.channel_video, limit)
+
+
+def get_quota() -> Call[t.Quota]:
+    request = channels_pb2.GetQuotaRequest()
+    return Call("channels", "GetQuota", request, convert.quota, idempotent=True)
+
+
 def get_job(job_id: str) -> Call[t.Job]:
     return Call(
         "ingest", "GetJob", ingest_pb2.GetJobRequest(id=job_id), convert.job, idempotent=True
     )
 
 
-def list_jobs(states: Iterable[str], failure_reason: str, limit: int | None) -> Listing[t.Job]:
+def list_jobs(
+    states: Iterable[str],
+    failure_reason: str,
+    kinds: Iterable[str],
+    parent_id: str,
+    limit: int | None,
+) -> Listing[t.Job]:
     request = ingest_pb2.ListJobsRequest(
-        states=[convert.state_number(state) for state in states], failure_reason=failure_reason
+        states=[convert.state_number(state) for state in states],
+        failure_reason=failure_reason,
+        kinds=[convert.kind_number(kind) for kind in kinds],
+        parent_id=parent_id,
     )
     return Listing("ingest", "ListJobs", request, "jobs", convert.job, limit)
 
@@ -271,6 +341,16 @@ def delete_kept_objects(video_id: str) -> Call[int]:
     return Call("media", "DeleteObjects", request, lambda m: int(m.deleted))
 
 
+def retry_jobs(failure_reason: str, channel_id: str) -> Call[t.RetriedJobs]:
+    request = ingest_pb2.RetryJobsRequest(failure_reason=failure_reason, channel_id=channel_id)
+    return Call("ingest", "RetryJobs", request, convert.retried_jobs)
+
+
+def failure_summary(channel_id: str) -> Call[t.FailureSummary]:
+    request = ingest_pb2.SummarizeFailuresRequest(channel_id=channel_id)
+    return Call("ingest", "SummarizeFailures", request, convert.failure_summary, idempotent=True)
+
+
 def match_clip(content: bytes, top: int, min_confidence: float) -> Call[t.MatchResult]:
     request = match_pb2.MatchClipRequest(
         content=content,
@@ -314,6 +394,11 @@ def get_match(match_id: str) -> Call[t.Match]:
     return Call(
         "match", "GetMatch", match_pb2.GetMatchRequest(id=match_id), convert.match, idempotent=True
     )
+
+
+def explain(match_id: str, content: bytes, video_id: str) -> Call[Explanation]:
+    request = match_pb2.ExplainMatchRequest(match_id=match_id, content=content, video_id=video_id)
+    return Call("match", "ExplainMatch", request, explanation, idempotent=True)
 
 
 def list_matches(video_id: str, query_id: str, limit: int | None) -> Listing[t.Match]:

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
+from datetime import datetime
 from types import TracebackType
 
 from soundhash import _calls as calls
@@ -14,6 +15,7 @@ from soundhash import _convert as convert
 from soundhash import _types as t
 from soundhash._async_transport import AsyncTransport
 from soundhash._config import ClientConfig, TlsConfig, resolve_address
+from soundhash._explanation import Explanation
 from soundhash._media import (
     Comparable,
     Media,
@@ -177,6 +179,27 @@ class AsyncClient:
         call = calls.scan_folder(path, channel, dry_run, watch)
         return await self._transport.unary(call, timeout_s)
 
+    async def submit_channel(
+        self,
+        channel: str,
+        *,
+        max_videos: int = 0,
+        since: datetime | None = None,
+        dry_run: bool = False,
+        only_process: bool = False,
+        options: t.FetchOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> t.Job:
+        """Has the workers list a channel and index what is new of it, as one CHANNEL job.
+
+        channel: channel id (UC...), @handle, or URL of a channel, playlist or user page.
+        max_videos: most new ones, the newest first (0: all). since: only those published at or
+        after it. dry_run: only list; the result says what would be done. only_process: do not
+        list, index what was listed before. options: kept with the channel; None leaves its own.
+        """
+        call = calls.submit_channel(channel, max_videos, since, dry_run, only_process, options)
+        return await self._transport.unary(call, timeout_s)
+
     async def get_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:
         """Returns one job."""
         return await self._transport.unary(calls.get_job(job_id), timeout_s)
@@ -186,11 +209,15 @@ class AsyncClient:
         *,
         states: Iterable[t.JobState | str] = (),
         failure_reason: str = "",
+        kinds: Iterable[t.JobKind | str] = (),
+        parent_id: str = "",
         limit: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncIterator[t.Job]:
-        """Yields jobs, newest first: of these states (empty: all), failed for this reason."""
-        return self._transport.pages(calls.list_jobs(states, failure_reason, limit), timeout_s)
+        """Yields jobs, newest first: of these states and kinds (empty: all), failed for this
+        reason, started by this channel or folder job."""
+        call = calls.list_jobs(states, failure_reason, kinds, parent_id, limit)
+        return self._transport.pages(call, timeout_s)
 
     def watch_job(
         self, job_id: str, *, timeout_s: float | None = None
@@ -215,6 +242,29 @@ class AsyncClient:
     async def retry_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:
         """Queues a failed or cancelled job again."""
         return await self._transport.unary(calls.retry_job(job_id), timeout_s)
+
+    async def retry_jobs(
+        self,
+        *,
+        failure_reason: str = "",
+        channel_id: str = "",
+        timeout_s: float | None = None,
+    ) -> t.RetriedJobs:
+        """Queues all failed jobs again that failed for a reason, belong to a channel, or both.
+
+        At least one of the two has to be given.
+        """
+        call = calls.retry_jobs(failure_reason, channel_id)
+        return await self._transport.unary(call, timeout_s)
+
+    async def failure_summary(
+        self, *, channel_id: str = "", timeout_s: float | None = None
+    ) -> t.FailureSummary:
+        """Groups jobs that failed or wait to be tried again by reason, with what can be done.
+
+        channel_id: only those of a channel. Tells also which hosts are left alone for a while.
+        """
+        return await self._transport.unary(calls.failure_summary(channel_id), timeout_s)
 
     # ---- Twitch clips ----
 
@@ -368,6 +418,23 @@ class AsyncClient:
         """Returns one past match."""
         return await self._transport.unary(calls.get_match(match_id), timeout_s)
 
+    async def explain(
+        self,
+        match_id: str = "",
+        *,
+        clip: Media | None = None,
+        video_id: str = "",
+        timeout_s: float | None = None,
+    ) -> Explanation:
+        """Tells why a match is a match.
+
+        match_id: of a past match. clip: it again, as of `match`, when the server has kept too
+        little of it, or not for long enough (CLIP_NEEDED); without match_id the clip's best
+        match is explained, or with video_id its best place in that video. Nothing is stored.
+        """
+        content = b"" if clip is None else await asyncio.to_thread(read_clip, clip)
+        return await self._transport.unary(calls.explain(match_id, content, video_id), timeout_s)
+
     def matches(
         self,
         *,
@@ -429,6 +496,47 @@ class AsyncClient:
     ) -> AsyncIterator[t.Fingerprint]:
         """Yields the stored fingerprints without their segments, newest first."""
         return self._transport.pages(calls.list_fingerprints(limit), timeout_s)
+
+    # ---- channels ----
+
+    async def get_channel(self, channel_id: str, *, timeout_s: float | None = None) -> t.Channel:
+        """Returns one channel."""
+        return await self._transport.unary(calls.get_channel(channel_id), timeout_s)
+
+    def channels(
+        self, *, limit: int | None = None, timeout_s: float | None = None
+    ) -> AsyncIterator[t.Channel]:
+        """Yields channels, newest first."""
+        return self._transport.pages(calls.list_channels(limit), timeout_s)
+
+    async def update_channel(
+        self,
+        channel_id: str,
+        *,
+        schedule: str | None = None,
+        options: t.FetchOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> t.Channel:
+        """Changes what is not None.
+
+        schedule: cron expression of five fields (UTC) by which it is listed again; empty ends it.
+        """
+        call = calls.update_channel(channel_id, schedule, options)
+        return await self._transport.unary(call, timeout_s)
+
+    async def delete_channel(self, channel_id: str, *, timeout_s: float | None = None) -> None:
+        """Forgets a channel and its listing and cancels what is under way; its videos stay."""
+        await self._transport.unary(calls.delete_channel(channel_id), timeout_s)
+
+    def channel_videos(
+        self, channel_id: str, *, limit: int | None = None, timeout_s: float | None = None
+    ) -> AsyncIterator[t.ChannelVideo]:
+        """Yields a channel's videos as its source lists them, newest first."""
+        return self._transport.pages(calls.list_channel_videos(channel_id, limit), timeout_s)
+
+    async def quota(self, *, timeout_s: float | None = None) -> t.Quota:
+        """Returns how much of the YouTube Data API's daily quota is used."""
+        return await self._transport.unary(calls.get_quota(), timeout_s)
 
     # ---- catalogue ----
 

@@ -16,6 +16,7 @@ from soundhash import _types as t
 from soundhash.v1 import (
     admin_pb2,
     catalog_pb2,
+    channels_pb2,
     clips_pb2,
     fingerprint_pb2,
     ingest_pb2,
@@ -53,6 +54,17 @@ def _members(kind: type[_EnumT], numbers: list[tuple[str, int]], prefix: str) ->
 _KINDS = _members(t.JobKind, list(ingest_pb2.JobKind.items()), "JOB_KIND_")
 _STATES = _members(t.JobState, list(ingest_pb2.JobState.items()), "JOB_STATE_")
 _STEPS = _members(t.JobStep, list(ingest_pb2.JobStep.items()), "JOB_STEP_")
+
+
+def kind_number(kind: str) -> ingest_pb2.JobKind.ValueType:
+    """The API's number of a kind of job, given as a member or by its name in any case.
+
+    Raises ValueError for what is no kind that one can ask for.
+    """
+    name = kind.upper()
+    if name not in _KINDS.values():
+        raise ValueError(f"{str(kind)!r} is not one of {', '.join(_KINDS.values())}")
+    return ingest_pb2.JobKind.Value(f"JOB_KIND_{name}")
 
 
 def state_number(state: str) -> ingest_pb2.JobState.ValueType:
@@ -204,7 +216,7 @@ def _channel_parameters(m: ingest_pb2.ChannelParameters) -> t.ChannelParameters:
     )
 
 
-def _score_parts(m: match_pb2.ScoreParts) -> t.ScoreParts:
+def score_parts(m: match_pb2.ScoreParts) -> t.ScoreParts:
     return t.ScoreParts(
         score=m.score,
         landmark_votes=m.landmark_votes,
@@ -215,6 +227,36 @@ def _score_parts(m: match_pb2.ScoreParts) -> t.ScoreParts:
         overlap=m.overlap,
         coverage=m.coverage,
     )
+
+
+def failure_summary(m: ingest_pb2.SummarizeFailuresResponse) -> t.FailureSummary:
+    return t.FailureSummary(
+        groups=tuple(
+            t.FailureGroup(
+                reason=group.reason,
+                remedy=group.remedy,
+                failed=group.failed,
+                retrying=group.retrying,
+                example=group.example,
+                example_job_id=group.example_job_id,
+                latest_time=_time(group, "latest_time"),
+            )
+            for group in m.groups
+        ),
+        paused_hosts=tuple(
+            t.PausedHost(
+                host=paused.host,
+                until=_time(paused, "until"),
+                reason=paused.reason,
+                refusals=paused.refusals,
+            )
+            for paused in m.paused_hosts
+        ),
+    )
+
+
+def retried_jobs(m: ingest_pb2.RetryJobsResponse) -> t.RetriedJobs:
+    return t.RetriedJobs(m.queued, m.not_retryable)
 
 
 def match(m: match_pb2.Match) -> t.Match:
@@ -232,7 +274,7 @@ def match(m: match_pb2.Match) -> t.Match:
         speed=m.speed,
         pitch=m.pitch,
         confidence=m.confidence,
-        parts=_score_parts(m.parts),
+        parts=score_parts(m.parts),
         also_at_s=tuple(seconds(place) for place in m.also_at),
         create_time=_time(m, "create_time"),
     )
@@ -327,6 +369,56 @@ def clip(m: clips_pb2.Clip) -> t.Clip:
         objects=tuple(kept_object(one) for one in m.objects),
         create_time=_time(m, "create_time"),
     )
+
+
+def channel(m: channels_pb2.Channel) -> t.Channel:
+    return t.Channel(
+        id=m.id,
+        service=m.service,
+        service_id=m.service_id,
+        title=m.title,
+        url=m.url,
+        thumbnail_url=m.thumbnail_url,
+        schedule=m.schedule,
+        next_run_time=_time(m, "next_run_time"),
+        list_time=_time(m, "list_time"),
+        listed=m.listed,
+        indexed=m.indexed,
+        failed=m.failed,
+        job_id=m.job_id,
+        options=fetch_options(m.options),
+        create_time=_time(m, "create_time"),
+    )
+
+
+def channel_video(m: channels_pb2.ChannelVideo) -> t.ChannelVideo:
+    return t.ChannelVideo(
+        media_id=m.media_id,
+        title=m.title,
+        url=m.url,
+        publish_time=_time(m, "publish_time"),
+        duration_s=m.duration_seconds,
+        job_id=m.job_id,
+        state=_STATES.get(m.state, t.JobState.UNKNOWN) if m.state else None,
+        video_id=m.video_id,
+        skip_reason=m.skip_reason,
+    )
+
+
+def quota(m: channels_pb2.Quota) -> t.Quota:
+    return t.Quota(
+        daily_units=m.daily_units,
+        used_units=m.used_units,
+        reset_time=_time(m, "reset_time"),
+        configured=m.configured,
+    )
+
+
+def to_timestamp(value: datetime) -> Timestamp:
+    """A moment as a timestamp; one without a time zone is local, as Python takes it."""
+    out = Timestamp()
+    out.FromDatetime(value.astimezone(UTC))
+    return out
 
 
 def to_fetch_options(value: t.FetchOptions) -> ingest_pb2.FetchOptions:
@@ -432,7 +524,7 @@ def _shared_passage(m: fingerprint_pb2.SharedPassage) -> t.SharedPassage:
         speed=m.speed,
         pitch=m.pitch,
         confidence=m.confidence,
-        parts=_score_parts(m.parts),
+        parts=score_parts(m.parts),
         also_at_s=tuple(seconds(place) for place in m.also_at),
     )
 

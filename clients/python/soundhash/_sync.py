@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Generator, Iterable, Iterator
+from datetime import datetime
 from types import TracebackType
 
 from soundhash import _calls as calls
 from soundhash import _convert as convert
 from soundhash import _types as t
 from soundhash._config import ClientConfig, TlsConfig, resolve_address
+from soundhash._explanation import Explanation
 from soundhash._media import (
     Comparable,
     Media,
@@ -172,6 +174,27 @@ class Client:
         call = calls.scan_folder(path, channel, dry_run, watch)
         return self._transport.unary(call, timeout_s)
 
+    def submit_channel(
+        self,
+        channel: str,
+        *,
+        max_videos: int = 0,
+        since: datetime | None = None,
+        dry_run: bool = False,
+        only_process: bool = False,
+        options: t.FetchOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> t.Job:
+        """Has the workers list a channel and index what is new of it, as one CHANNEL job.
+
+        channel: channel id (UC...), @handle, or URL of a channel, playlist or user page.
+        max_videos: most new ones, the newest first (0: all). since: only those published at or
+        after it. dry_run: only list; the result says what would be done. only_process: do not
+        list, index what was listed before. options: kept with the channel; None leaves its own.
+        """
+        call = calls.submit_channel(channel, max_videos, since, dry_run, only_process, options)
+        return self._transport.unary(call, timeout_s)
+
     def get_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:
         """Returns one job."""
         return self._transport.unary(calls.get_job(job_id), timeout_s)
@@ -181,11 +204,15 @@ class Client:
         *,
         states: Iterable[t.JobState | str] = (),
         failure_reason: str = "",
+        kinds: Iterable[t.JobKind | str] = (),
+        parent_id: str = "",
         limit: int | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[t.Job]:
-        """Yields jobs, newest first: of these states (empty: all), failed for this reason."""
-        return self._transport.pages(calls.list_jobs(states, failure_reason, limit), timeout_s)
+        """Yields jobs, newest first: of these states and kinds (empty: all), failed for this
+        reason, started by this channel or folder job."""
+        call = calls.list_jobs(states, failure_reason, kinds, parent_id, limit)
+        return self._transport.pages(call, timeout_s)
 
     def watch_job(
         self, job_id: str, *, timeout_s: float | None = None
@@ -210,6 +237,29 @@ class Client:
     def retry_job(self, job_id: str, *, timeout_s: float | None = None) -> t.Job:
         """Queues a failed or cancelled job again."""
         return self._transport.unary(calls.retry_job(job_id), timeout_s)
+
+    def retry_jobs(
+        self,
+        *,
+        failure_reason: str = "",
+        channel_id: str = "",
+        timeout_s: float | None = None,
+    ) -> t.RetriedJobs:
+        """Queues all failed jobs again that failed for a reason, belong to a channel, or both.
+
+        At least one of the two has to be given.
+        """
+        call = calls.retry_jobs(failure_reason, channel_id)
+        return self._transport.unary(call, timeout_s)
+
+    def failure_summary(
+        self, *, channel_id: str = "", timeout_s: float | None = None
+    ) -> t.FailureSummary:
+        """Groups jobs that failed or wait to be tried again by reason, with what can be done.
+
+        channel_id: only those of a channel. Tells also which hosts are left alone for a while.
+        """
+        return self._transport.unary(calls.failure_summary(channel_id), timeout_s)
 
     # ---- Twitch clips ----
 
@@ -362,6 +412,23 @@ class Client:
         """Returns one past match."""
         return self._transport.unary(calls.get_match(match_id), timeout_s)
 
+    def explain(
+        self,
+        match_id: str = "",
+        *,
+        clip: Media | None = None,
+        video_id: str = "",
+        timeout_s: float | None = None,
+    ) -> Explanation:
+        """Tells why a match is a match.
+
+        match_id: of a past match. clip: it again, as of `match`, when the server has kept too
+        little of it, or not for long enough (CLIP_NEEDED); without match_id the clip's best
+        match is explained, or with video_id its best place in that video. Nothing is stored.
+        """
+        content = b"" if clip is None else read_clip(clip)
+        return self._transport.unary(calls.explain(match_id, content, video_id), timeout_s)
+
     def matches(
         self,
         *,
@@ -421,6 +488,47 @@ class Client:
     ) -> Iterator[t.Fingerprint]:
         """Yields the stored fingerprints without their segments, newest first."""
         return self._transport.pages(calls.list_fingerprints(limit), timeout_s)
+
+    # ---- channels ----
+
+    def get_channel(self, channel_id: str, *, timeout_s: float | None = None) -> t.Channel:
+        """Returns one channel."""
+        return self._transport.unary(calls.get_channel(channel_id), timeout_s)
+
+    def channels(
+        self, *, limit: int | None = None, timeout_s: float | None = None
+    ) -> Iterator[t.Channel]:
+        """Yields channels, newest first."""
+        return self._transport.pages(calls.list_channels(limit), timeout_s)
+
+    def update_channel(
+        self,
+        channel_id: str,
+        *,
+        schedule: str | None = None,
+        options: t.FetchOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> t.Channel:
+        """Changes what is not None.
+
+        schedule: cron expression of five fields (UTC) by which it is listed again; empty ends it.
+        """
+        call = calls.update_channel(channel_id, schedule, options)
+        return self._transport.unary(call, timeout_s)
+
+    def delete_channel(self, channel_id: str, *, timeout_s: float | None = None) -> None:
+        """Forgets a channel and its listing and cancels what is under way; its videos stay."""
+        self._transport.unary(calls.delete_channel(channel_id), timeout_s)
+
+    def channel_videos(
+        self, channel_id: str, *, limit: int | None = None, timeout_s: float | None = None
+    ) -> Iterator[t.ChannelVideo]:
+        """Yields a channel's videos as its source lists them, newest first."""
+        return self._transport.pages(calls.list_channel_videos(channel_id, limit), timeout_s)
+
+    def quota(self, *, timeout_s: float | None = None) -> t.Quota:
+        """Returns how much of the YouTube Data API's daily quota is used."""
+        return self._transport.unary(calls.get_quota(), timeout_s)
 
     # ---- catalogue ----
 

@@ -354,6 +354,109 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """All jobs that failed, or wait to be tried again, for one reason.
+
+    remedy: what can be done. failed: for good. retrying: wait to be tried again. example: the
+    latest message; example_job_id: its job. latest_time: when that was.
+    """
+
+    reason: str
+    remedy: str
+    failed: int
+    retrying: int
+    example: str
+    example_job_id: str
+    latest_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PausedHost:
+    """A source that kept refusing and is left alone until then. refusals: in a row."""
+
+    host: str
+    until: datetime | None
+    reason: str
+    refusals: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureSummary:
+    """What failed and why. groups: the most frequent first. paused_hosts: left alone now."""
+
+    groups: tuple[FailureGroup, ...]
+    paused_hosts: tuple[PausedHost, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetriedJobs:
+    """queued: jobs that were queued again. not_retryable: whose uploaded bytes are gone."""
+
+    queued: int
+    not_retryable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A list of videos at a source, such as a YouTube channel.
+
+    service, service_id: where it is, and its id there. schedule: cron expression (UTC) by which
+    it is listed again, empty for none. list_time: when it was last listed to its end. listed,
+    indexed, failed: its videos. job_id: of its unfinished job, empty for none. options: how its
+    videos are fetched; the proxy is never shown.
+    """
+
+    id: str
+    service: str
+    service_id: str
+    title: str
+    url: str
+    thumbnail_url: str
+    schedule: str
+    next_run_time: datetime | None
+    list_time: datetime | None
+    listed: int
+    indexed: int
+    failed: int
+    job_id: str
+    options: FetchOptions
+    create_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelVideo:
+    """A video as a channel's listing names it.
+
+    duration_s: 0 when the listing does not say. state: of its job, None when none was made.
+    video_id: empty when it is not in the catalogue. skip_reason: why it was left out
+    (LIVE_NOT_SUPPORTED, MEDIA_PRIVATE, ...), empty if it was not.
+    """
+
+    media_id: str
+    title: str
+    url: str
+    publish_time: datetime | None
+    duration_s: float
+    job_id: str
+    state: JobState | None
+    video_id: str
+    skip_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What the YouTube Data API allows a day.
+
+    reset_time: when its day ends. configured: whether the API is used at all.
+    """
+
+    daily_units: int
+    used_units: int
+    reset_time: datetime | None
+    configured: bool
+
+
+@dataclass(frozen=True, slots=True)
 class KeptObject:
     """A file that is kept of a video in object storage.
 

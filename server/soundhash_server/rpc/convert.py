@@ -38,6 +38,7 @@ from soundhash_server.model import (
     Video,
 )
 from soundhash_server.services.admin import IndexReport, Stats
+from soundhash_server.services.failures import FailureSummary
 from soundhash_server.services.fingerprints import (
     GivenSource,
     MediaSource,
@@ -269,6 +270,32 @@ def job_message(job: Job) -> ingest_pb2.Job:
         case BatchResult():
             message.batch_result.CopyFrom(_batch_result(job.result))
     return message
+
+
+def failures_message(summary: FailureSummary) -> ingest_pb2.SummarizeFailuresResponse:
+    return ingest_pb2.SummarizeFailuresResponse(
+        groups=[
+            ingest_pb2.FailureGroup(
+                reason=group.reason,
+                remedy=group.remedy,
+                failed=group.failed,
+                retrying=group.retrying,
+                example=group.example,
+                example_job_id=str(group.example_job_id),
+                latest_time=timestamp(group.latest_time),
+            )
+            for group in summary.groups
+        ],
+        paused_hosts=[
+            ingest_pb2.PausedHost(
+                host=paused.host,
+                until=timestamp(paused.until),
+                reason=paused.reason,
+                refusals=paused.refusals,
+            )
+            for paused in summary.paused_hosts
+        ],
+    )
 
 
 def _parts(parts: ScoreParts) -> match_pb2.ScoreParts:

@@ -8,16 +8,31 @@ from uuid import UUID
 
 from soundhash.v1 import ingest_pb2, ingest_pb2_grpc
 from soundhash_server.errors import ErrorKind, PlatformError
-from soundhash_server.rpc.convert import fetch_options, job_message, states, timestamp
+from soundhash_server.model import FolderParameters
+from soundhash_server.rpc.convert import (
+    failures_message,
+    fetch_options,
+    job_message,
+    kinds,
+    states,
+    timestamp,
+    uuid_or_none,
+)
 from soundhash_server.rpc.interceptors import Context
 from soundhash_server.services.channels import ChannelAdmin, ChannelSpec
+from soundhash_server.services.failures import Failures
+from soundhash_server.services.folders import FolderScans
 from soundhash_server.services.ingest import Ingest, UploadSpec, UrlSpec
 
 
 class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
-    def __init__(self, ingest: Ingest, channels: ChannelAdmin) -> None:
+    def __init__(
+        self, ingest: Ingest, channels: ChannelAdmin, folders: FolderScans, failures: Failures
+    ) -> None:
         self._ingest = ingest
         self._channels = channels
+        self._folders = folders
+        self._failures = failures
 
     async def Upload(
         self, request_iterator: AsyncIterator[ingest_pb2.UploadRequest], context: Context
@@ -75,6 +90,12 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         )
         return job_message(await self._channels.submit(spec))
 
+    async def ScanFolder(
+        self, request: ingest_pb2.ScanFolderRequest, context: Context
+    ) -> ingest_pb2.Job:
+        asked = FolderParameters(request.path, request.channel, request.dry_run, request.watch)
+        return job_message(await self._folders.submit(asked))
+
     async def GetJob(self, request: ingest_pb2.GetJobRequest, context: Context) -> ingest_pb2.Job:
         return job_message(await self._ingest.get(UUID(request.id)))
 
@@ -82,7 +103,12 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self, request: ingest_pb2.ListJobsRequest, context: Context
     ) -> ingest_pb2.ListJobsResponse:
         page = await self._ingest.list(
-            request.page_size, request.page_token, states(request.states), request.failure_reason
+            request.page_size,
+            request.page_token,
+            states(request.states),
+            request.failure_reason,
+            parent_id=uuid_or_none(request.parent_id),
+            kinds=kinds(request.kinds),
         )
         return ingest_pb2.ListJobsResponse(
             jobs=[job_message(job) for job in page.items], next_page_token=page.next_page_token
@@ -103,6 +129,17 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self, request: ingest_pb2.RetryJobRequest, context: Context
     ) -> ingest_pb2.Job:
         return job_message(await self._ingest.retry(UUID(request.id)))
+
+    async def RetryJobs(
+        self, request: ingest_pb2.RetryJobsRequest, context: Context
+    ) -> ingest_pb2.RetryJobsResponse:
+        done = await self._failures.retry(request.failure_reason, uuid_or_none(request.channel_id))
+        return ingest_pb2.RetryJobsResponse(queued=done.queued, not_retryable=done.not_retryable)
+
+    async def SummarizeFailures(
+        self, request: ingest_pb2.SummarizeFailuresRequest, context: Context
+    ) -> ingest_pb2.SummarizeFailuresResponse:
+        return failures_message(await self._failures.summarize(uuid_or_none(request.channel_id)))
 
 
 async def _chunks(requests: AsyncIterator[ingest_pb2.UploadRequest]) -> AsyncIterator[bytes]:

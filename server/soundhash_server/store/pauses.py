@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from soundhash_server.model import PausedHost
+from soundhash_server.settings import Settings
 from soundhash_server.store.pool import Pool, connection
 
 _MAX_DOUBLINGS = 30
@@ -22,6 +23,10 @@ class PauseRule:
     refusals: int
     first_s: float
     longest_s: float
+
+
+def pause_rule(settings: Settings) -> PauseRule:
+    return PauseRule(settings.host_refusals, settings.host_pause_s, settings.host_pause_cap_s)
 
 
 class Pauses:
