@@ -22,6 +22,7 @@ import soundhash
 from soundhash.v1 import (
     admin_pb2,
     catalog_pb2,
+    channels_pb2,
     clips_pb2,
     fingerprint_pb2,
     ingest_pb2,
@@ -34,6 +35,7 @@ from soundhash_server.rpc.errors import to_status
 MODULES: tuple[ModuleType, ...] = (
     admin_pb2,
     catalog_pb2,
+    channels_pb2,
     clips_pb2,
     fingerprint_pb2,
     ingest_pb2,

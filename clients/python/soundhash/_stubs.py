@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2_grpc
 from soundhash.v1 import (
     admin_pb2_grpc,
     catalog_pb2_grpc,
+    channels_pb2_grpc,
     clips_pb2_grpc,
     fingerprint_pb2_grpc,
     ingest_pb2_grpc,
@@ -27,6 +28,7 @@ class Stubs:
     match: match_pb2_grpc.MatchServiceStub
     fingerprint: fingerprint_pb2_grpc.FingerprintServiceStub
     catalog: catalog_pb2_grpc.CatalogServiceStub
+    channels: channels_pb2_grpc.ChannelServiceStub
     admin: admin_pb2_grpc.AdminServiceStub
     clips: clips_pb2_grpc.ClipServiceStub
     media: media_pb2_grpc.MediaServiceStub
@@ -39,6 +41,7 @@ class Stubs:
             match_pb2_grpc.MatchServiceStub(channel),
             fingerprint_pb2_grpc.FingerprintServiceStub(channel),
             catalog_pb2_grpc.CatalogServiceStub(channel),
+            channels_pb2_grpc.ChannelServiceStub(channel),
             admin_pb2_grpc.AdminServiceStub(channel),
             clips_pb2_grpc.ClipServiceStub(channel),
             media_pb2_grpc.MediaServiceStub(channel),
@@ -54,6 +57,7 @@ class AsyncStubs:
     match: match_pb2_grpc.MatchServiceAsyncStub
     fingerprint: fingerprint_pb2_grpc.FingerprintServiceAsyncStub
     catalog: catalog_pb2_grpc.CatalogServiceAsyncStub
+    channels: channels_pb2_grpc.ChannelServiceAsyncStub
     admin: admin_pb2_grpc.AdminServiceAsyncStub
     clips: clips_pb2_grpc.ClipServiceAsyncStub
     media: media_pb2_grpc.MediaServiceAsyncStub
@@ -66,6 +70,7 @@ class AsyncStubs:
             match_pb2_grpc.MatchServiceStub(channel),
             fingerprint_pb2_grpc.FingerprintServiceStub(channel),
             catalog_pb2_grpc.CatalogServiceStub(channel),
+            channels_pb2_grpc.ChannelServiceStub(channel),
             admin_pb2_grpc.AdminServiceStub(channel),
             clips_pb2_grpc.ClipServiceStub(channel),
             media_pb2_grpc.MediaServiceStub(channel),
