@@ -20,7 +20,9 @@ from soundhash_server.rpc.convert import (
     url_match_message,
     uuid_or_none,
 )
+from soundhash_server.rpc.explained import explained_message
 from soundhash_server.rpc.interceptors import Context
+from soundhash_server.services.explaining import Explaining
 from soundhash_server.services.live import LiveMatching, StreamConfig
 from soundhash_server.services.matching import Matching, match_options
 from soundhash_server.services.url_matching import UrlMatching, UrlQuestion
@@ -32,12 +34,14 @@ class MatchServicer(match_pb2_grpc.MatchServiceServicer):
         matching: Matching,
         live: LiveMatching,
         url_matching: UrlMatching,
+        explaining: Explaining,
         *,
         max_clip_s: float,
     ) -> None:
         self._matching = matching
         self._live = live
         self._url_matching = url_matching
+        self._explaining = explaining
         self._max_clip_s = max_clip_s
 
     async def MatchClip(
@@ -104,6 +108,15 @@ class MatchServicer(match_pb2_grpc.MatchServiceServicer):
             matches=[match_message(match) for match in page.items],
             next_page_token=page.next_page_token,
         )
+
+    async def ExplainMatch(
+        self, request: match_pb2.ExplainMatchRequest, context: Context
+    ) -> match_pb2.ExplainMatchResponse:
+        if request.match_id:
+            made = self._explaining.explain_match(UUID(request.match_id), request.content)
+        else:
+            made = self._explaining.explain_clip(request.content, uuid_or_none(request.video_id))
+        return explained_message(await made)
 
     def _options(self, options: match_pb2.MatchOptions) -> MatchOptions:
         return match_options(options.top, options.min_confidence, self._max_clip_s)

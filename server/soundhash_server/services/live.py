@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -20,7 +21,7 @@ from soundhash_engine.postings import Missing
 from soundhash_engine.types import Pcm
 from soundhash_server.model import MatchRecord
 from soundhash_server.services.cpu import CpuPool, busy
-from soundhash_server.services.matching import Searchable, name_matches, to_record
+from soundhash_server.services.matching import Keeping, Searchable, name_matches, to_record
 from soundhash_server.store.matches import Matches
 from soundhash_server.store.videos import Videos
 
@@ -28,6 +29,8 @@ STEP_S = 0.5
 """Events come at most once for this much audio."""
 MOST_WAITING_S = 20.0
 """No more is taken from the caller while this much audio waits."""
+RECENT_S = 30.0
+"""So much is at hand of a stream to keep what explains a match that has just ended."""
 PUBLISH_SCORE = 4.0
 """From this score on a match is safe to publish (see soundhash.v1.ScoreParts)."""
 PUBLISH_STABILITY = 0.5
@@ -161,6 +164,7 @@ class LiveMatching:
         index: Searchable,
         videos: Videos,
         matches: Matches,
+        keeper: Keeping,
         *,
         max_streams: int,
     ) -> None:
@@ -168,6 +172,7 @@ class LiveMatching:
         self._index = index
         self._videos = videos
         self._matches = matches
+        self._keeper = keeper
         self._max_streams = max_streams
         self.streams = 0
         """Streams that run now."""
@@ -217,6 +222,9 @@ class LiveMatching:
                 query_id, stored = await self._matches.record(
                     "STREAM", step.heard_s, time.perf_counter() - begun, named, query_id=query_id
                 )
+                recent = stream.recent()
+                begin_s = stream.heard_s - recent.size / _RATE_HZ
+                self._keeper.keep(query_id, recent, finals, begin_s=begin_s)
                 count += len(stored)
                 for record in stored:
                     yield FinalMatch(step.heard_s, record)
@@ -268,6 +276,12 @@ class _Stream:
         self._room = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._heard_samples = 0
+        self._recent: deque[Pcm] = deque()
+        self._recent_samples = 0
+
+    def recent(self) -> Pcm:
+        """The last RECENT_S that were searched, less at the beginning."""
+        return np.concatenate([np.empty(0, np.float32), *self._recent])
 
     @property
     def heard_s(self) -> float:
@@ -323,6 +337,10 @@ class _Stream:
 
         events = await self._cpu.run_admitted(work)
         self._heard_samples += pcm.size
+        self._recent.append(pcm)
+        self._recent_samples += pcm.size
+        while self._recent_samples - self._recent[0].size >= RECENT_S * _RATE_HZ:
+            self._recent_samples -= self._recent.popleft().size
         return events
 
     def _collect(self) -> None:

@@ -31,6 +31,15 @@ class Searchable(Protocol):
         """The index as it is now."""
 
 
+class Keeping(Protocol):
+    """Who keeps what later explains matches."""
+
+    def keep(
+        self, query_id: UUID, pcm: Pcm, matches: Sequence[Match], *, begin_s: float = 0.0
+    ) -> None:
+        """Takes a clip from its second ``begin_s`` on; at once, the work is done later."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClipAnswer:
     """The answer to one clip; matches best first, and what of the index did not answer."""
@@ -51,6 +60,7 @@ class Matching:
         index: Searchable,
         videos: Videos,
         matches: Matches,
+        keeper: Keeping,
         *,
         max_clip_s: float,
     ) -> None:
@@ -58,6 +68,7 @@ class Matching:
         self._index = index
         self._videos = videos
         self._matches = matches
+        self._keeper = keeper
         self._max_clip_s = max_clip_s
 
     async def match_clip(self, content: bytes, options: MatchOptions) -> ClipAnswer:
@@ -87,18 +98,19 @@ class Matching:
     async def _answer(
         self, decode: Callable[[], Pcm], options: MatchOptions, begun: float, *, held_bytes: int
     ) -> ClipAnswer:
-        def work(check: Callable[[], None]) -> MatchResult:
+        def work(check: Callable[[], None]) -> tuple[MatchResult, Pcm]:
             check()
             pcm = decode()
             check()
-            return match(self._index.snapshot(), pcm, options)
+            return match(self._index.snapshot(), pcm, options), pcm
 
-        result = await self._cpu.run(work, held_bytes=held_bytes)
+        result, pcm = await self._cpu.run(work, held_bytes=held_bytes)
         records = await name_matches(self._videos, result.matches)
         elapsed_s = time.perf_counter() - begun
         query_id, stored = await self._matches.record(
             "CLIP", result.clip_duration_s, elapsed_s, records
         )
+        self._keeper.keep(query_id, pcm, result.matches)
         return ClipAnswer(
             query_id, tuple(stored), result.clip_duration_s, elapsed_s, result.missing
         )

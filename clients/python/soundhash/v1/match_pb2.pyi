@@ -830,3 +830,502 @@ class MatchUrlEnd(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MatchUrlEnd: _TypeAlias = MatchUrlEnd  # noqa: Y015
+
+@_typing.final
+class ExplainMatchRequest(_message.Message):
+    """Request of MatchService.ExplainMatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCH_ID_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    VIDEO_ID_FIELD_NUMBER: _builtins.int
+    match_id: _builtins.str
+    """UUID of the match. Empty: the best match of the clip."""
+    content: _builtins.bytes
+    """The clip's media bytes, up to 32 MiB, as of MatchClip. Empty: what was kept."""
+    video_id: _builtins.str
+    """UUID of the only video in which the clip is looked for. Empty: in all."""
+    def __init__(
+        self,
+        *,
+        match_id: _builtins.str = ...,
+        content: _builtins.bytes = ...,
+        video_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "match_id", b"match_id", "video_id", b"video_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainMatchRequest: _TypeAlias = ExplainMatchRequest  # noqa: Y015
+
+@_typing.final
+class ScoreTerm(_message.Message):
+    """ScoreTerm is one term of a score, which is the sum of all contributions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    CONTRIBUTION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What was measured. Stable as long as the score is made in the same way."""
+    description: _builtins.str
+    """The same for people, a few words."""
+    value: _builtins.float
+    """The measure as it enters the sum."""
+    weight: _builtins.float
+    """Score a unit of it."""
+    contribution: _builtins.float
+    """What it adds to the score: value times weight."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        value: _builtins.float = ...,
+        weight: _builtins.float = ...,
+        contribution: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contribution", b"contribution", "description", b"description", "name", b"name", "value", b"value", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTerm: _TypeAlias = ScoreTerm  # noqa: Y015
+
+@_typing.final
+class MatchedPlace(_message.Message):
+    """MatchedPlace is a place of a video at which a part of the clip was weighed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIDEO_ID_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    SOURCE_URL_FIELD_NUMBER: _builtins.int
+    CLIP_START_FIELD_NUMBER: _builtins.int
+    CLIP_END_FIELD_NUMBER: _builtins.int
+    VIDEO_START_FIELD_NUMBER: _builtins.int
+    VIDEO_END_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
+    PITCH_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    video_id: _builtins.str
+    """UUID of the video."""
+    title: _builtins.str
+    """Its title."""
+    source_url: _builtins.str
+    """Its source URL, deep-linked to `video_start` where that is known."""
+    speed: _builtins.float
+    """How fast the clip plays against the video: 1.05 is 5 % faster."""
+    pitch: _builtins.float
+    """Pitch of the clip against the video as a frequency ratio."""
+    score: _builtins.float
+    """Sum of the terms' contributions."""
+    confidence: _builtins.float
+    """Calibrated probability that an answer with this score is right, 0 to 1."""
+    @_builtins.property
+    def clip_start(self) -> _duration_pb2.Duration:
+        """Start of the part, from the start of the clip."""
+
+    @_builtins.property
+    def clip_end(self) -> _duration_pb2.Duration:
+        """End of the part, from the start of the clip."""
+
+    @_builtins.property
+    def video_start(self) -> _duration_pb2.Duration:
+        """Where the part's start lies in the video, in the video's time. Negative when
+        the video begins within the part.
+        """
+
+    @_builtins.property
+    def video_end(self) -> _duration_pb2.Duration:
+        """Where the part's end lies in the video; may be after the video's end."""
+
+    @_builtins.property
+    def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreTerm]:
+        """All terms of the score."""
+
+    @_builtins.property
+    def parts(self) -> Global___ScoreParts:
+        """The evidence under the names that a match has it."""
+
+    def __init__(
+        self,
+        *,
+        video_id: _builtins.str = ...,
+        title: _builtins.str = ...,
+        source_url: _builtins.str = ...,
+        clip_start: _duration_pb2.Duration | None = ...,
+        clip_end: _duration_pb2.Duration | None = ...,
+        video_start: _duration_pb2.Duration | None = ...,
+        video_end: _duration_pb2.Duration | None = ...,
+        speed: _builtins.float = ...,
+        pitch: _builtins.float = ...,
+        score: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+        terms: _abc.Iterable[Global___ScoreTerm] | None = ...,
+        parts: Global___ScoreParts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clip_end", b"clip_end", "clip_start", b"clip_start", "parts", b"parts", "video_end", b"video_end", "video_start", b"video_start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_end", b"clip_end", "clip_start", b"clip_start", "confidence", b"confidence", "parts", b"parts", "pitch", b"pitch", "score", b"score", "source_url", b"source_url", "speed", b"speed", "terms", b"terms", "title", b"title", "video_end", b"video_end", "video_id", b"video_id", "video_start", b"video_start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchedPlace: _TypeAlias = MatchedPlace  # noqa: Y015
+
+@_typing.final
+class LandmarkPoints(_message.Message):
+    """LandmarkPoints are the landmarks of one side (peaks of its spectrogram), in the
+    order of time. The three lists have one length, at most 2000.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_S_FIELD_NUMBER: _builtins.int
+    FREQUENCY_HZ_FIELD_NUMBER: _builtins.int
+    STRENGTH_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """How many there were. When they are more than the lists hold, the aligned and
+    then the strongest ones are told.
+    """
+    @_builtins.property
+    def time_s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Seconds from the start of the clip or of the video."""
+
+    @_builtins.property
+    def frequency_hz(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Frequency, Hz."""
+
+    @_builtins.property
+    def strength(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Strength, 0 to 63, in steps of 0.15 neper."""
+
+    def __init__(
+        self,
+        *,
+        time_s: _abc.Iterable[_builtins.float] | None = ...,
+        frequency_hz: _abc.Iterable[_builtins.float] | None = ...,
+        strength: _abc.Iterable[_builtins.int] | None = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frequency_hz", b"frequency_hz", "strength", b"strength", "time_s", b"time_s", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LandmarkPoints: _TypeAlias = LandmarkPoints  # noqa: Y015
+
+@_typing.final
+class AlignedLandmarks(_message.Message):
+    """AlignedLandmarks are pairs of landmarks that lie on one another, each landmark in
+    one pair at most. The lists have one length.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIP_FIELD_NUMBER: _builtins.int
+    VIDEO_FIELD_NUMBER: _builtins.int
+    RESIDUAL_S_FIELD_NUMBER: _builtins.int
+    RESIDUAL_BINS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    total: _builtins.int
+    """How many pairs there were."""
+    @_builtins.property
+    def clip(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Indices into the clip's landmarks."""
+
+    @_builtins.property
+    def video(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Indices into the video's landmarks."""
+
+    @_builtins.property
+    def residual_s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The video's time less what the match predicts, seconds, within 0.024."""
+
+    @_builtins.property
+    def residual_bins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The same of the frequency, in 1/36 octave, within 0.9."""
+
+    def __init__(
+        self,
+        *,
+        clip: _abc.Iterable[_builtins.int] | None = ...,
+        video: _abc.Iterable[_builtins.int] | None = ...,
+        residual_s: _abc.Iterable[_builtins.float] | None = ...,
+        residual_bins: _abc.Iterable[_builtins.float] | None = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "residual_bins", b"residual_bins", "residual_s", b"residual_s", "total", b"total", "video", b"video"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlignedLandmarks: _TypeAlias = AlignedLandmarks  # noqa: Y015
+
+@_typing.final
+class OffsetHistogram(_message.Message):
+    """OffsetHistogram counts the pairs of landmarks that agree at each offset from the
+    place. A right match stands alone in the middle.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_OFFSET_S_FIELD_NUMBER: _builtins.int
+    BIN_S_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    FIRST_POSSIBLE_FIELD_NUMBER: _builtins.int
+    LAST_POSSIBLE_FIELD_NUMBER: _builtins.int
+    BACKGROUND_FIELD_NUMBER: _builtins.int
+    first_offset_s: _builtins.float
+    """Middle of the first bin, seconds from the place; at most 9.6 before it."""
+    bin_s: _builtins.float
+    """Width of a bin, seconds."""
+    first_possible: _builtins.int
+    """First bin at which the clip's middle would lie within the video."""
+    last_possible: _builtins.int
+    """Last such bin."""
+    background: _builtins.float
+    """Mean votes of the possible bins that are not near the place."""
+    @_builtins.property
+    def votes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Votes of each bin, at most 1000 bins."""
+
+    def __init__(
+        self,
+        *,
+        first_offset_s: _builtins.float = ...,
+        bin_s: _builtins.float = ...,
+        votes: _abc.Iterable[_builtins.int] | None = ...,
+        first_possible: _builtins.int = ...,
+        last_possible: _builtins.int = ...,
+        background: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["background", b"background", "bin_s", b"bin_s", "first_offset_s", b"first_offset_s", "first_possible", b"first_possible", "last_possible", b"last_possible", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OffsetHistogram: _TypeAlias = OffsetHistogram  # noqa: Y015
+
+@_typing.final
+class ContrastPatch(_message.Message):
+    """ContrastPatch is one side as it was compared: contrast of the spectrogram in cells
+    of 64 ms of the video by 1/12 octave, each row's and each band's mean removed. The
+    clip's side is warped to the video's time and pitch.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    BANDS_FIELD_NUMBER: _builtins.int
+    CELLS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows (times), at most 1000."""
+    bands: _builtins.int
+    """Bands (frequencies), at most 55."""
+    cells: _builtins.bytes
+    """rows times bands bytes, row by row, the lowest band first: 128 plus the contrast
+    in steps of 1/16 neper, 0 to 255.
+    """
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        bands: _builtins.int = ...,
+        cells: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bands", b"bands", "cells", b"cells", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContrastPatch: _TypeAlias = ContrastPatch  # noqa: Y015
+
+@_typing.final
+class Patches(_message.Message):
+    """Patches are the two sides side by side. Rows and bands that only one has are left
+    out; without any both are empty.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIP_FIELD_NUMBER: _builtins.int
+    VIDEO_FIELD_NUMBER: _builtins.int
+    FIRST_CLIP_S_FIELD_NUMBER: _builtins.int
+    FIRST_VIDEO_S_FIELD_NUMBER: _builtins.int
+    ROW_S_FIELD_NUMBER: _builtins.int
+    LOWEST_HZ_FIELD_NUMBER: _builtins.int
+    first_clip_s: _builtins.float
+    """Middle of the first row, seconds from the start of the clip."""
+    first_video_s: _builtins.float
+    """Middle of the first row, seconds from the start of the video."""
+    row_s: _builtins.float
+    """Seconds of the video from row to row."""
+    lowest_hz: _builtins.float
+    """Middle of the lowest band in the video, Hz; 12 bands are an octave."""
+    @_builtins.property
+    def clip(self) -> Global___ContrastPatch:
+        """The clip."""
+
+    @_builtins.property
+    def video(self) -> Global___ContrastPatch:
+        """The video: its stored fingerprint, not its audio."""
+
+    def __init__(
+        self,
+        *,
+        clip: Global___ContrastPatch | None = ...,
+        video: Global___ContrastPatch | None = ...,
+        first_clip_s: _builtins.float = ...,
+        first_video_s: _builtins.float = ...,
+        row_s: _builtins.float = ...,
+        lowest_hz: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "video", b"video"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip", b"clip", "first_clip_s", b"first_clip_s", "first_video_s", b"first_video_s", "lowest_hz", b"lowest_hz", "row_s", b"row_s", "video", b"video"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Patches: _TypeAlias = Patches  # noqa: Y015
+
+@_typing.final
+class CoverageBlock(_message.Message):
+    """CoverageBlock is half a second of the clip beside the video."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    CORRELATION_FIELD_NUMBER: _builtins.int
+    COVERED_FIELD_NUMBER: _builtins.int
+    correlation: _builtins.float
+    """Correlation of the two sides there, -1 to 1."""
+    covered: _builtins.bool
+    """Whether that is enough to count as the same sound."""
+    @_builtins.property
+    def start(self) -> _duration_pb2.Duration:
+        """Its start, from the start of the clip."""
+
+    @_builtins.property
+    def end(self) -> _duration_pb2.Duration:
+        """Its end, from the start of the clip."""
+
+    def __init__(
+        self,
+        *,
+        start: _duration_pb2.Duration | None = ...,
+        end: _duration_pb2.Duration | None = ...,
+        correlation: _builtins.float = ...,
+        covered: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation", b"correlation", "covered", b"covered", "end", b"end", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CoverageBlock: _TypeAlias = CoverageBlock  # noqa: Y015
+
+@_typing.final
+class ExplainMatchResponse(_message.Message):
+    """Response of MatchService.ExplainMatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCH_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    CLIP_LANDMARKS_FIELD_NUMBER: _builtins.int
+    VIDEO_LANDMARKS_FIELD_NUMBER: _builtins.int
+    ALIGNED_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    PATCHES_FIELD_NUMBER: _builtins.int
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    RUNNERS_UP_FIELD_NUMBER: _builtins.int
+    MATCH_SCORE_FIELD_NUMBER: _builtins.int
+    CATALOGUE_HOURS_FIELD_NUMBER: _builtins.int
+    FROM_KEPT_FIELD_NUMBER: _builtins.int
+    match_score: _builtins.float
+    """The score from which on a catalogue of this size answers."""
+    catalogue_hours: _builtins.float
+    """Hours indexed."""
+    from_kept: _builtins.bool
+    """Whether it was made from what was kept of the clip, not from the clip itself."""
+    @_builtins.property
+    def match(self) -> Global___Match:
+        """The match. Its `id` is empty when it was found for this explanation."""
+
+    @_builtins.property
+    def place(self) -> Global___MatchedPlace:
+        """The match at the part of the clip that convinces most; all of the evidence
+        below is of that part.
+        """
+
+    @_builtins.property
+    def clip_landmarks(self) -> Global___LandmarkPoints:
+        """The clip's landmarks in that part."""
+
+    @_builtins.property
+    def video_landmarks(self) -> Global___LandmarkPoints:
+        """The video's landmarks there and up to 2 s around."""
+
+    @_builtins.property
+    def aligned(self) -> Global___AlignedLandmarks:
+        """Which of them lie on one another."""
+
+    @_builtins.property
+    def offsets(self) -> Global___OffsetHistogram:
+        """Pairs that agree at the place and around it."""
+
+    @_builtins.property
+    def patches(self) -> Global___Patches:
+        """The two sides."""
+
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___CoverageBlock]:
+        """Half seconds in order, at most 1000; the covered ones make the coverage."""
+
+    @_builtins.property
+    def runners_up(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatchedPlace]:
+        """The best other places in the whole index for this part of the clip, best
+        first, at most 3: other videos, or other times of this one.
+        """
+
+    def __init__(
+        self,
+        *,
+        match: Global___Match | None = ...,
+        place: Global___MatchedPlace | None = ...,
+        clip_landmarks: Global___LandmarkPoints | None = ...,
+        video_landmarks: Global___LandmarkPoints | None = ...,
+        aligned: Global___AlignedLandmarks | None = ...,
+        offsets: Global___OffsetHistogram | None = ...,
+        patches: Global___Patches | None = ...,
+        blocks: _abc.Iterable[Global___CoverageBlock] | None = ...,
+        runners_up: _abc.Iterable[Global___MatchedPlace] | None = ...,
+        match_score: _builtins.float = ...,
+        catalogue_hours: _builtins.float = ...,
+        from_kept: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aligned", b"aligned", "clip_landmarks", b"clip_landmarks", "match", b"match", "offsets", b"offsets", "patches", b"patches", "place", b"place", "video_landmarks", b"video_landmarks"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aligned", b"aligned", "blocks", b"blocks", "catalogue_hours", b"catalogue_hours", "clip_landmarks", b"clip_landmarks", "from_kept", b"from_kept", "match", b"match", "match_score", b"match_score", "offsets", b"offsets", "patches", b"patches", "place", b"place", "runners_up", b"runners_up", "video_landmarks", b"video_landmarks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainMatchResponse: _TypeAlias = ExplainMatchResponse  # noqa: Y015

@@ -60,6 +60,11 @@ class MatchServiceStub:
                 request_serializer=soundhash_dot_v1_dot_match__pb2.ListMatchesRequest.SerializeToString,
                 response_deserializer=soundhash_dot_v1_dot_match__pb2.ListMatchesResponse.FromString,
                 _registered_method=True)
+        self.ExplainMatch = channel.unary_unary(
+                '/soundhash.v1.MatchService/ExplainMatch',
+                request_serializer=soundhash_dot_v1_dot_match__pb2.ExplainMatchRequest.SerializeToString,
+                response_deserializer=soundhash_dot_v1_dot_match__pb2.ExplainMatchResponse.FromString,
+                _registered_method=True)
 
 
 class MatchServiceServicer:
@@ -96,7 +101,8 @@ class MatchServiceServicer:
 
     def MatchUrl(self, request, context):
         """Fetches a clip from a URL as SubmitUrl does, only as much audio as it
-        needs, and answers as its parts are matched. Nothing of it is kept.
+        needs, and answers as its parts are matched. Nothing of it is kept but what
+        ExplainMatch reads.
 
         Sequence: `progress` messages while it is fetched, `match` messages, then
         one `end`. INVALID_ARGUMENT: URL_NOT_ALLOWED, URL_HOST_UNKNOWN,
@@ -119,6 +125,25 @@ class MatchServiceServicer:
 
     def ListMatches(self, request, context):
         """Lists past matches, newest first; the order is stable while paging.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainMatch(self, request, context):
+        """Tells why a match is a match: what of the clip lies on what of the video,
+        where else it was tried, what each part of the evidence counted.
+
+        The server keeps no audio, but for some days (SOUNDHASH_EXPLAIN_DAYS) the
+        features of the clip's part that convinced most, so that a match's id alone
+        is enough. Later, send the clip again with it; or a clip without an id to
+        have its best match explained, also of one video alone. Nothing is stored.
+
+        NOT_FOUND: MATCH_NOT_FOUND, VIDEO_NOT_FOUND (deleted since),
+        NOTHING_TO_EXPLAIN (the clip matches nothing). FAILED_PRECONDITION:
+        CLIP_NEEDED (its features are not kept, or no more), CLIP_DIFFERS (the clip
+        sent is shorter than the match's). INVALID_ARGUMENT with MatchClip's reasons
+        for a clip.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,6 +176,11 @@ def add_MatchServiceServicer_to_server(servicer, server):
                     servicer.ListMatches,
                     request_deserializer=soundhash_dot_v1_dot_match__pb2.ListMatchesRequest.FromString,
                     response_serializer=soundhash_dot_v1_dot_match__pb2.ListMatchesResponse.SerializeToString,
+            ),
+            'ExplainMatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainMatch,
+                    request_deserializer=soundhash_dot_v1_dot_match__pb2.ExplainMatchRequest.FromString,
+                    response_serializer=soundhash_dot_v1_dot_match__pb2.ExplainMatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -289,6 +319,33 @@ class MatchService:
             '/soundhash.v1.MatchService/ListMatches',
             soundhash_dot_v1_dot_match__pb2.ListMatchesRequest.SerializeToString,
             soundhash_dot_v1_dot_match__pb2.ListMatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainMatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/soundhash.v1.MatchService/ExplainMatch',
+            soundhash_dot_v1_dot_match__pb2.ExplainMatchRequest.SerializeToString,
+            soundhash_dot_v1_dot_match__pb2.ExplainMatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

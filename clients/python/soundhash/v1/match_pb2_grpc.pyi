@@ -55,7 +55,8 @@ class MatchServiceStub:
     """
     MatchUrl: _grpc.UnaryStreamMultiCallable[_match_pb2.MatchUrlRequest, _match_pb2.MatchUrlResponse]
     """Fetches a clip from a URL as SubmitUrl does, only as much audio as it
-    needs, and answers as its parts are matched. Nothing of it is kept.
+    needs, and answers as its parts are matched. Nothing of it is kept but what
+    ExplainMatch reads.
 
     Sequence: `progress` messages while it is fetched, `match` messages, then
     one `end`. INVALID_ARGUMENT: URL_NOT_ALLOWED, URL_HOST_UNKNOWN,
@@ -69,6 +70,21 @@ class MatchServiceStub:
     """Returns one past match. NOT_FOUND (MATCH_NOT_FOUND) when there is none."""
     ListMatches: _grpc.UnaryUnaryMultiCallable[_match_pb2.ListMatchesRequest, _match_pb2.ListMatchesResponse]
     """Lists past matches, newest first; the order is stable while paging."""
+    ExplainMatch: _grpc.UnaryUnaryMultiCallable[_match_pb2.ExplainMatchRequest, _match_pb2.ExplainMatchResponse]
+    """Tells why a match is a match: what of the clip lies on what of the video,
+    where else it was tried, what each part of the evidence counted.
+
+    The server keeps no audio, but for some days (SOUNDHASH_EXPLAIN_DAYS) the
+    features of the clip's part that convinced most, so that a match's id alone
+    is enough. Later, send the clip again with it; or a clip without an id to
+    have its best match explained, also of one video alone. Nothing is stored.
+
+    NOT_FOUND: MATCH_NOT_FOUND, VIDEO_NOT_FOUND (deleted since),
+    NOTHING_TO_EXPLAIN (the clip matches nothing). FAILED_PRECONDITION:
+    CLIP_NEEDED (its features are not kept, or no more), CLIP_DIFFERS (the clip
+    sent is shorter than the match's). INVALID_ARGUMENT with MatchClip's reasons
+    for a clip.
+    """
 
 @_typing.type_check_only
 class MatchServiceAsyncStub(MatchServiceStub):
@@ -97,7 +113,8 @@ class MatchServiceAsyncStub(MatchServiceStub):
     """
     MatchUrl: _aio.UnaryStreamMultiCallable[_match_pb2.MatchUrlRequest, _match_pb2.MatchUrlResponse]  # type: ignore[assignment]
     """Fetches a clip from a URL as SubmitUrl does, only as much audio as it
-    needs, and answers as its parts are matched. Nothing of it is kept.
+    needs, and answers as its parts are matched. Nothing of it is kept but what
+    ExplainMatch reads.
 
     Sequence: `progress` messages while it is fetched, `match` messages, then
     one `end`. INVALID_ARGUMENT: URL_NOT_ALLOWED, URL_HOST_UNKNOWN,
@@ -111,6 +128,21 @@ class MatchServiceAsyncStub(MatchServiceStub):
     """Returns one past match. NOT_FOUND (MATCH_NOT_FOUND) when there is none."""
     ListMatches: _aio.UnaryUnaryMultiCallable[_match_pb2.ListMatchesRequest, _match_pb2.ListMatchesResponse]  # type: ignore[assignment]
     """Lists past matches, newest first; the order is stable while paging."""
+    ExplainMatch: _aio.UnaryUnaryMultiCallable[_match_pb2.ExplainMatchRequest, _match_pb2.ExplainMatchResponse]  # type: ignore[assignment]
+    """Tells why a match is a match: what of the clip lies on what of the video,
+    where else it was tried, what each part of the evidence counted.
+
+    The server keeps no audio, but for some days (SOUNDHASH_EXPLAIN_DAYS) the
+    features of the clip's part that convinced most, so that a match's id alone
+    is enough. Later, send the clip again with it; or a clip without an id to
+    have its best match explained, also of one video alone. Nothing is stored.
+
+    NOT_FOUND: MATCH_NOT_FOUND, VIDEO_NOT_FOUND (deleted since),
+    NOTHING_TO_EXPLAIN (the clip matches nothing). FAILED_PRECONDITION:
+    CLIP_NEEDED (its features are not kept, or no more), CLIP_DIFFERS (the clip
+    sent is shorter than the match's). INVALID_ARGUMENT with MatchClip's reasons
+    for a clip.
+    """
 
 class MatchServiceServicer(metaclass=_abc_1.ABCMeta):
     """MatchService answers where a clip comes from."""
@@ -154,7 +186,8 @@ class MatchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_match_pb2.MatchUrlResponse], _abc.AsyncIterator[_match_pb2.MatchUrlResponse]]:
         """Fetches a clip from a URL as SubmitUrl does, only as much audio as it
-        needs, and answers as its parts are matched. Nothing of it is kept.
+        needs, and answers as its parts are matched. Nothing of it is kept but what
+        ExplainMatch reads.
 
         Sequence: `progress` messages while it is fetched, `match` messages, then
         one `end`. INVALID_ARGUMENT: URL_NOT_ALLOWED, URL_HOST_UNKNOWN,
@@ -180,5 +213,26 @@ class MatchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_match_pb2.ListMatchesResponse, _abc.Awaitable[_match_pb2.ListMatchesResponse]]:
         """Lists past matches, newest first; the order is stable while paging."""
+
+    @_abc_1.abstractmethod
+    def ExplainMatch(
+        self,
+        request: _match_pb2.ExplainMatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_match_pb2.ExplainMatchResponse, _abc.Awaitable[_match_pb2.ExplainMatchResponse]]:
+        """Tells why a match is a match: what of the clip lies on what of the video,
+        where else it was tried, what each part of the evidence counted.
+
+        The server keeps no audio, but for some days (SOUNDHASH_EXPLAIN_DAYS) the
+        features of the clip's part that convinced most, so that a match's id alone
+        is enough. Later, send the clip again with it; or a clip without an id to
+        have its best match explained, also of one video alone. Nothing is stored.
+
+        NOT_FOUND: MATCH_NOT_FOUND, VIDEO_NOT_FOUND (deleted since),
+        NOTHING_TO_EXPLAIN (the clip matches nothing). FAILED_PRECONDITION:
+        CLIP_NEEDED (its features are not kept, or no more), CLIP_DIFFERS (the clip
+        sent is shorter than the match's). INVALID_ARGUMENT with MatchClip's reasons
+        for a clip.
+        """
 
 def add_MatchServiceServicer_to_server(servicer: MatchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
