@@ -3,7 +3,8 @@
     python -m tests.bench.platform MEDIA... [--hours 10] [--clips 100] [--json]
 
 Starts `soundhash up` on an empty data folder, ingests the recordings, fills up to `--hours` with
-copies of them at other speeds (so that no two are the same), and prints: ingest speed of the
+copies of them at other speeds and backwards (so that no two are the same; a set of a quarter of an
+hour gives ten hours at most), and prints: ingest speed of the
 recordings, latency of a clean 10 s clip by RPC, start to ready with the catalogue indexed, the
 server's memory when idle, and how much it grows during the upload of a 2 h file.
 """
@@ -11,7 +12,6 @@ server's memory when idle, and how much it grows during the upload of a 2 h file
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import random
@@ -78,33 +78,70 @@ def resampled(pcm: NDArray[np.float32], speed: float) -> NDArray[np.float32]:
     return np.interp(at, np.arange(len(pcm)), pcm).astype(np.float32)
 
 
-def fill(media: list[Path], hours: float, folder: Path) -> list[Path]:
-    """Copies of the recordings at other speeds as FLAC, `hours` of them together."""
+class Decoded:
+    """The recordings' audio, decoded once: they are needed again and again."""
+
+    def __init__(self, most_s: float = 4 * 3600.0) -> None:
+        self._most_samples = round(most_s * SAMPLE_RATE_HZ)
+        self._held: dict[Path, NDArray[np.float16]] = {}
+
+    def __call__(self, path: Path) -> NDArray[np.float32]:
+        held = self._held.get(path)
+        if held is None:
+            held = np.concatenate(list(decode_file(path))).astype(np.float16)
+            if sum(part.size for part in self._held.values()) + held.size <= self._most_samples:
+                self._held[path] = held
+        return held.astype(np.float32)
+
+
+def changes() -> Iterator[tuple[float, bool]]:
+    """Speeds that tell copies apart, each forwards and backwards."""
+    for backwards in (False, True):
+        for step in range(1, 13):
+            yield 1.0 + 0.031 * step, backwards
+            yield 1.0 - 0.027 * step, backwards
+
+
+def fill(media: list[Path], decoded: Decoded, hours: float, folder: Path) -> list[Path]:
+    """Changed copies of the recordings as FLAC, `hours` of them together, or as many as there
+    are changes."""
     files: list[Path] = []
     total_s = 0.0
-    for turn in itertools.count(1):
+    for number, (speed, backwards) in enumerate(changes()):
         for path in media:
             if total_s >= hours * 3600:
                 return files
-            pcm = resampled(np.concatenate(list(decode_file(path))), 1.0 + 0.031 * turn)
-            target = folder / f"{path.stem}_{turn}.flac"
-            target.write_bytes(encode(pcm, "flac"))
+            pcm = resampled(decoded(path), speed)
+            target = folder / f"{len(files)}_{number}.flac"
+            target.write_bytes(encode(pcm[::-1].copy() if backwards else pcm, "flac"))
             total_s += len(pcm) / SAMPLE_RATE_HZ
             files.append(target)
-    raise AssertionError
+    print(f"these recordings give {total_s / 3600:.1f} h of copies, no more", file=sys.stderr)
+    return files
 
 
-def clips(files: list[Path], count: int) -> list[bytes]:
+def clips(files: list[Path], decoded: Decoded, count: int) -> list[bytes]:
     """Clean 10 s clips with sound in them, encoded again."""
     chooser = random.Random(1)
     made: list[bytes] = []
-    while len(made) < count:
-        pcm = np.concatenate(list(decode_file(chooser.choice(files))))
+    for _ in range(50 * count):
+        if len(made) == count:
+            break
+        pcm = decoded(chooser.choice(files))
+        if len(pcm) <= 10 * SAMPLE_RATE_HZ:
+            continue
         start = chooser.randrange(len(pcm) - 10 * SAMPLE_RATE_HZ)
         clip = pcm[start : start + 10 * SAMPLE_RATE_HZ]
         if np.sqrt(np.mean(clip**2)) > 0.01:
             made.append(encode(clip, "mp3", rate_hz=44100, bit_rate=64_000))
+    if not made:
+        raise SystemExit("there is no sound in these recordings")
     return made
+
+
+def say(text: str) -> None:
+    """Tells how far it has come."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def readable(path: Path) -> bool:
@@ -123,7 +160,7 @@ def ingest(client: soundhash.Client, files: list[Path]) -> float:
     def one(path: Path) -> None:
         job = client.wait_for_job(client.upload(path).id, timeout_s=3600)
         if job.failure is not None:
-            raise SystemExit(f"{path.name}: {job.failure.message}")
+            print(f"left out: {path.name}: {job.failure.message}", file=sys.stderr)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(one, files))
@@ -155,7 +192,9 @@ class PeakMemory:
 
 def measure(media: list[Path], hours: float, clip_count: int, folder: Path) -> dict[str, float]:
     (folder / "media").mkdir()
-    questions = clips(media, clip_count)
+    decoded = Decoded()
+    say(f"cutting {clip_count} clips from {len(media)} recordings")
+    questions = clips(media, decoded, clip_count)
     long_file = folder / "two_hours.wav"
     noise = np.random.default_rng(1).integers(-9000, 9000, 44100 * 60, dtype=np.int16)
     with long_file.open("wb") as out:  # 2 h of 16-bit stereo: 1.27 GB
@@ -170,13 +209,16 @@ def measure(media: list[Path], hours: float, clip_count: int, folder: Path) -> d
     data_dir = folder / "data"
     with platform(data_dir) as (address, took_s, _), soundhash.Client(address) as client:
         figures["start to ready, empty (s)"] = took_s
+        say("ingesting the recordings")
         wall_s = ingest(client, media)
         audio_s = client.stats().audio_duration_s
         figures["ingest of the recordings (× real time)"] = audio_s / wall_s
-        ingest(client, fill(media, hours - audio_s / 3600, folder / "media"))
+        say(f"{audio_s / 3600:.2f} h in {wall_s:.1f} s; filling up to {hours:g} h")
+        ingest(client, fill(media, decoded, hours - audio_s / 3600, folder / "media"))
         figures["indexed (h)"] = client.stats().audio_duration_s / 3600
     with platform(data_dir) as (address, took_s, server), soundhash.Client(address) as client:
         figures["start to ready, indexed (s)"] = took_s
+        say("matching")
         time.sleep(3)
         figures["server memory, idle (MiB)"] = server.memory_info().rss / MIB
         client.match(questions[0])
@@ -190,6 +232,7 @@ def measure(media: list[Path], hours: float, clip_count: int, folder: Path) -> d
         figures["clean 10 s clips answered (%)"] = 100 * found / len(questions)
         figures["clean 10 s clip by RPC, median (ms)"] = statistics.median(took)
         figures["clean 10 s clip by RPC, p95 (ms)"] = sorted(took)[int(0.95 * len(took))]
+        say("uploading 2 h")
         with PeakMemory(server) as memory:
             began = time.monotonic()
             job = client.upload(long_file)
