@@ -130,6 +130,10 @@ async def platform(
     """A server and a worker as processes, on a database and a queue of their own, for the whole
     session: tests share what they ingest, so they look only for their own."""
     async for url in database_factory():
-        settings = {"DATABASE_URL": url, "REDIS_URL": valkey_server.url.replace("db=0", "db=1")}
+        settings = {
+            "DATABASE_URL": url,
+            "REDIS_URL": valkey_server.url.replace("db=0", "db=1"),
+            "FOLDERS": str(tmp_path_factory.getbasetemp()),
+        }
         with run_platform(tmp_path_factory.mktemp("platform"), settings) as running:
             yield running

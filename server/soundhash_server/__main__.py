@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
             data_dir=options.data_dir,
             port=getattr(options, "port", None),
             host=getattr(options, "host", None),
+            folders=_joined(getattr(options, "folder", None)),
         )
     except SettingsError as error:
         sys.stderr.write(f"soundhash {options.command}: {error}\n")
@@ -53,11 +54,22 @@ def _parser() -> argparse.ArgumentParser:
         if name != "migrate":
             command.add_argument("--host")
             command.add_argument("--port", type=int)
+        if name in ("up", "serve"):
+            command.add_argument("--folder", action="append", type=Path)
     text = "measure the engine on this machine"
     measured = commands.add_parser("bench", help=text, description=text)
     measured.add_argument("--data-dir", type=lambda text: Path(text).expanduser())
     add_options(measured)
     return parser
+
+
+def _joined(folders: list[Path] | None) -> str | None:
+    """Folders as the setting SOUNDHASH_FOLDERS has them."""
+    if not folders:
+        return None
+    if any(":" in str(folder) for folder in folders):
+        raise SettingsError("--folder cannot have a colon in its path.")
+    return ":".join(str(folder.expanduser().absolute()) for folder in folders)
 
 
 # Each command imports what it needs alone: it has to start fast.

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.integration.rpc import song
 from tests.integration.working import Bench, open_bench, worker_settings, working
+from tests.media import encode
 
 from soundhash_server.embedded_valkey import Valkey
 from soundhash_server.errors import PlatformError
@@ -412,7 +414,7 @@ async def test_a_failed_file_is_tried_again_by_the_next_scan(library: Library) -
     assert jobs.items[0].parameters.path == str(folder / "quiet.wav")
 
 
-SILENCE = song(0, 2.0)[:44] + bytes(32000)
+SILENCE = encode(np.zeros(16000, np.float32))
 
 
 async def test_a_watched_folder_stays_in_step(library: Library) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from soundhash_server.folder_roots import is_below
 from soundhash_server.paths import path_to_text
 
 EMPTY_MARK = ".soundhash-empty"
@@ -123,7 +124,10 @@ def _look_at(found: Walk, entry: os.DirEntry[str], name: str, allowed: Sequence[
         except OSError:  # to nowhere, or in a circle
             found.others += 1
             return
-        if not any(Path(path).is_relative_to(root) for root in allowed):
+        if Path(path).is_dir():
+            found.others += 1
+            return
+        if not is_below(Path(path), allowed):
             message = "The link leads out of the folders that may be scanned."
             found.problems.append(Problem(name, "FILE_NOT_ALLOWED", message))
             return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from soundhash.cli import _folders
 from soundhash.cli._connection import AddressOption, JsonOption, connect_async
 from soundhash.cli._fetching import (
     BrowserOption,
@@ -115,14 +116,39 @@ def ingest(
     max_bytes: MaxBytesOption = "",
     max_duration: MaxDurationOption = "",
     limit_rate: LimitRateOption = "",
+    sync: Annotated[
+        bool,
+        typer.Option(
+            "--sync",
+            help="Make the catalogue equal to folders of the server's machine: what is new is "
+            "indexed, what is gone is deleted.",
+        ),
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="With --sync: stay in step until the job is cancelled.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --sync: only say what would be done.")
+    ] = False,
     as_json: JsonOption = False,
     address: AddressOption = None,
 ) -> None:
     """Have recordings indexed.
 
     Prints what became of each source, in order. Without --wait a job is left to the server;
-    `soundhash jobs` shows it. Exit status 1 when a source or its job has failed.
+    `soundhash jobs` shows it. Exit status 1 when a source or its job has failed. An upload that
+    was interrupted goes on when the same file is ingested again.
     """
+    if (watch or dry_run) and not sync:
+        raise typer.BadParameter("--watch and --dry-run need --sync")
+    if sync:
+        if not sources or search or title or external_id or source_url:
+            raise typer.BadParameter("--sync takes folders, --channel, and nothing else")
+        if not _folders.sync(
+            context, address, sources, _folders.Sync(channel, watch, dry_run, wait, as_json)
+        ):
+            raise typer.Exit(1)
+        return
     found = list(expand(sources or [])) + [Source(text, search=True) for text in search or ()]
     if not found:
         raise typer.BadParameter("name files, folders or URLs, or --search")

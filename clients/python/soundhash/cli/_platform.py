@@ -46,6 +46,16 @@ PortOption = Annotated[
         show_default=False,
     ),
 ]
+FolderOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--folder",
+        metavar="DIR",
+        help="Folder that `soundhash ingest DIR --sync` may scan, with all below it; may be "
+        "repeated. Default: SOUNDHASH_FOLDERS.",
+        show_default=False,
+    ),
+]
 
 
 def up(
@@ -53,9 +63,10 @@ def up(
     data_dir: DataDirOption = None,
     port: PortOption = None,
     host: HostOption = None,
+    folder: FolderOption = None,
 ) -> None:
     """Run the whole platform: database, queue, server and worker."""
-    _run_server("up", context, data_dir, port, host)
+    _run_server("up", context, data_dir, port, host, folder)
 
 
 def serve(
@@ -63,16 +74,21 @@ def serve(
     data_dir: DataDirOption = None,
     port: PortOption = None,
     host: HostOption = None,
+    folder: FolderOption = None,
 ) -> None:
     """Run one server."""
-    _run_server("serve", context, data_dir, port, host)
+    _run_server("serve", context, data_dir, port, host, folder)
 
 
-def work(context: typer.Context, data_dir: DataDirOption = None) -> None:
+def work(
+    context: typer.Context, data_dir: DataDirOption = None, folder: FolderOption = None
+) -> None:
     """Run one worker."""
     environment = dict(os.environ)
     if data_dir is not None:
         environment["SOUNDHASH_DATA_DIR"] = str(data_dir)
+    if folder:
+        environment["SOUNDHASH_FOLDERS"] = ":".join(str(one.absolute()) for one in folder)
     _become("soundhash_workers", context.args, _WORKER_NEEDS, environment)
 
 
@@ -97,11 +113,13 @@ def _run_server(
     data_dir: Path | None,
     port: int | None = None,
     host: str | None = None,
+    folders: list[Path] | None = None,
 ) -> NoReturn:
     given = {"--data-dir": data_dir, "--port": port, "--host": host}
     options = [
         text for name, value in given.items() if value is not None for text in (name, str(value))
     ]
+    options += [text for folder in folders or () for text in ("--folder", str(folder))]
     needs = _WORKER_NEEDS if command == "up" else SERVER_NEEDS
     become_server([command, *options, *context.args], needs)
 

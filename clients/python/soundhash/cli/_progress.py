@@ -209,6 +209,34 @@ class ClipsDisplay(Terminal):
             self.progress.remove_task(self._bars.pop(url))
 
 
+class FolderDisplay(Terminal):
+    """A folder on its way into the catalogue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._task = self.progress.add_task("", total=None, figures="")
+
+    def show(self, job: Job) -> None:
+        """The job has changed."""
+        found = job.progress.batch
+        doing, fraction, figures = job.state.lower(), None, ""
+        if found is not None and not found.listing_done:
+            doing, fraction = "comparing", job.progress.fraction or None
+            figures = f"{found.listed} files"
+        elif found is not None:
+            done = found.indexed + found.failed
+            total = done + found.queued + found.running + found.retrying
+            doing, fraction = "indexing", done / total if total else None
+            figures = f"{done} of {total}" if total else ""
+        self.progress.update(
+            self._task,
+            description=f"{escape(job.source)} [dim]{doing}[/]",
+            total=None if fraction is None else 1.0,
+            completed=fraction or 0.0,
+            figures=figures,
+        )
+
+
 class JobDisplay(Terminal):
     """One job on its way."""
 
