@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 import threading
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -45,12 +46,30 @@ from soundhash_workers.uploads import Upload
 
 
 class Report:
-    """How far a job has come; written by the work, read by whoever tells the database."""
+    """How far a job has come, and what took how long; written by the work, read by whoever tells
+    the database."""
 
     def __init__(self) -> None:
         self.progress = JobProgress()
+        self._doing = "start"
+        self._since_s = time.monotonic()
+        self._took_s: dict[str, float] = {}
+
+    def doing(self, what: str) -> None:
+        """What the job does from now on, for `took_s` alone."""
+        if what != self._doing:
+            now_s = time.monotonic()
+            self._took_s[self._doing] = self._took_s.get(self._doing, 0.0) + now_s - self._since_s
+            self._doing, self._since_s = what, now_s
+
+    def took_s(self) -> dict[str, float]:
+        """Seconds that each thing has taken, as fields of a log line."""
+        self.doing("")
+        return {f"{what}_s": round(took_s, 3) for what, took_s in self._took_s.items() if what}
 
     def on_bytes(self, done: int, total: int) -> None:
+        # Until something comes it may be the bound of downloads, or the source, that it waits for.
+        self.doing("fetch" if done else "answer")
         self.progress = JobProgress(
             step=JobStep.FETCH,
             fraction=min(1.0, done / total) if total > 0 else 0.0,
@@ -59,6 +78,7 @@ class Report:
         )
 
     def on_audio(self, done_s: float, total_s: float | None) -> None:
+        self.doing("fingerprint")
         self.progress = replace(
             self.progress,
             step=JobStep.FINGERPRINT,
@@ -68,9 +88,11 @@ class Report:
         )
 
     def on_keep(self, fraction: float) -> None:
+        self.doing("keep")
         self.progress = replace(self.progress, step=JobStep.KEEP, fraction=fraction)
 
     def on_store(self) -> None:
+        self.doing("store")
         self.progress = replace(self.progress, step=JobStep.STORE, fraction=0.0)
 
 
@@ -233,6 +255,7 @@ class Pipeline:
                 known=replaced.id if replaced else None,
                 clip_id=clip_id_of_key(key),
                 thumbnail_url=fetched.thumbnail_url,
+                options=parameters.options,
                 on_fraction=report.on_keep,
             )
         return Prepared(
@@ -267,6 +290,7 @@ class Pipeline:
 
     async def _extract(self, path: Path, max_media_s: float, report: Report) -> Extracted:
         cancel = threading.Event()
+        report.doing("decoder")
         async with self._decoders:
             running = asyncio.get_running_loop().run_in_executor(
                 self._threads,

@@ -95,11 +95,16 @@ class JobRunner:
         with structlog.contextvars.bound_contextvars(job_id=str(job.id), attempt=job.attempt):
             log.info("job started", kind=job.kind.value)
             started_s = time.monotonic()
-            outcome = await self._run(lease)
-            log.info("job ended", outcome=outcome, elapsed_s=round(time.monotonic() - started_s, 3))
+            report = Report()
+            outcome = await self._run(lease, report)
+            log.info(
+                "job ended",
+                outcome=outcome,
+                elapsed_s=round(time.monotonic() - started_s, 3),
+                **report.took_s(),
+            )
 
-    async def _run(self, lease: Lease) -> str:
-        report = Report()
+    async def _run(self, lease: Lease, report: Report) -> str:
         asked = lease.job.parameters
         upload = self._pipeline.upload_of(asked) if isinstance(asked, IngestParameters) else None
         work = asyncio.create_task(self._work(lease, upload, report), name="work")
