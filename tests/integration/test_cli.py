@@ -26,6 +26,7 @@ from soundhash.cli import main
 
 PROGRAM = str(Path(sys.executable).with_name("soundhash"))
 RATE_HZ = 8000
+NO_ID = "00000000-0000-4000-8000-000000000000"
 
 MATCH_KEYS = [
     "video_id",
@@ -297,17 +298,25 @@ def test_listen_to_what_is_no_audio(shell: Shell) -> None:
 
 def test_jobs(shell: Shell) -> None:
     shell("ingest", "junk.mp3", "--wait", status=1)
-    groups = {group["reason"]: group for group in shell.json("jobs", "--failed")}
-    assert groups["NOT_MEDIA"]["count"] >= 1 and groups["NOT_MEDIA"]["remedy"]
-    assert any(job["source"] == "junk.mp3" for job in groups["NOT_MEDIA"]["jobs"])
+    (summary,) = shell.json("jobs", "--failed")
+    groups = {group["reason"]: group for group in summary["groups"]}
+    assert groups["NOT_MEDIA"]["failed"] >= 1 and groups["NOT_MEDIA"]["remedy"]
+    assert summary["paused_hosts"] == []
     told = shell("jobs", "--failed").stdout
     assert "NOT_MEDIA" in told and groups["NOT_MEDIA"]["remedy"] in told
+    assert groups["NOT_MEDIA"]["example"] in told
+    junk = shell.json("jobs", "--reason", "not_media", "--state", "failed", "--kind", "ingest")
+    assert any(job["parameters"]["file_name"] == "junk.mp3" for job in junk)
+    assert "queued again" in shell("jobs", "--retry-reason", "NO_SUCH_REASON").stdout
+    (again,) = shell.json("jobs", "--retry-reason", "no_such_reason", "--retry-channel", NO_ID)
+    assert again == {"queued": 0, "not_retryable": 0}
+    assert "no jobs" in shell("jobs", "--parent", NO_ID).stderr
     done = shell.json("jobs", "--state", "succeeded", "--limit", "2")
     assert {job["state"] for job in done} == {"SUCCEEDED"}
     assert shell.json("jobs", done[0]["id"])[0] == done[0]
     assert shell.json("jobs", "--cancel", done[0]["id"])[0]["state"] == "SUCCEEDED"
     assert "error: " in shell("jobs", "--retry", done[0]["id"], status=1).stderr
-    failed = groups["NOT_MEDIA"]["jobs"][0]["job_id"]
+    failed = groups["NOT_MEDIA"]["example_job_id"]
     shell("jobs", "--watch", failed, status=1)
     assert "succeeded" in shell("jobs").stdout
 
@@ -363,6 +372,7 @@ def test_videos(shell: Shell) -> None:
         ["listen", "-", "--pcm", "s16:1:1"],
         ["jobs", "--state", "done"],
         ["jobs", "--failed", "--watch", "x"],
+        ["jobs", "--kind", "film"],
         ["update", "x"],
         ["videos", "--query", "x", "--channel", "y"],
         ["up", "--port", "70000"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +13,7 @@ from soundhash.cli._connection import AddressOption, JsonOption, LimitOption, co
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from soundhash import Client, Job
+    from soundhash import BatchProgress, Client, FailureSummary, Job
 
 
 def jobs(
@@ -30,8 +30,34 @@ def jobs(
             show_default=False,
         ),
     ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind",
+            metavar="K",
+            help="Only jobs of this kind (ingest, channel, folder); may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    reason: Annotated[
+        str,
+        typer.Option(
+            metavar="REASON", help="Only jobs whose failure has this reason.", show_default=False
+        ),
+    ] = "",
+    parent: Annotated[
+        str,
+        typer.Option(
+            metavar="ID",
+            help="Only jobs that this channel or folder job has started.",
+            show_default=False,
+        ),
+    ] = "",
     failed: Annotated[
-        bool, typer.Option("--failed", help="Failed jobs by reason, with what to do.")
+        bool,
+        typer.Option(
+            "--failed", help="Failures by reason, with what to do, and hosts that are left alone."
+        ),
     ] = False,
     watch: Annotated[
         str | None,
@@ -45,6 +71,22 @@ def jobs(
         list[str] | None,
         typer.Option(metavar="ID", help="Queue a failed job again.", show_default=False),
     ] = None,
+    retry_reason: Annotated[
+        str,
+        typer.Option(
+            metavar="REASON",
+            help="Queue all jobs again that failed for this reason.",
+            show_default=False,
+        ),
+    ] = "",
+    retry_channel: Annotated[
+        str,
+        typer.Option(
+            metavar="ID",
+            help="Queue all failed jobs of this channel again; with --retry-reason only those.",
+            show_default=False,
+        ),
+    ] = "",
     limit: LimitOption = 50,
     as_json: JsonOption = False,
     address: AddressOption = None,
@@ -53,7 +95,15 @@ def jobs(
 
     A job that is followed and fails makes the exit status 1.
     """
-    asked = [bool(ids), bool(state) or failed, watch is not None, bool(cancel), bool(retry)]
+    asked = [
+        bool(ids),
+        bool(state or kind or reason or parent),
+        failed,
+        watch is not None,
+        bool(cancel),
+        bool(retry),
+        bool(retry_reason or retry_channel),
+    ]
     if sum(asked) > 1:
         raise typer.BadParameter("ask for one thing at a time")
     with connect(context, address) as client:
@@ -63,15 +113,23 @@ def jobs(
             _show([client.cancel_job(one) for one in cancel], as_json)
         elif retry:
             _show([client.retry_job(one) for one in retry], as_json)
+        elif retry_reason or retry_channel:
+            _retry_many(client, retry_reason, retry_channel, as_json)
         elif ids:
             _show([client.get_job(one) for one in ids], as_json)
         elif failed:
-            _show_failed(client.jobs(states=["FAILED"], limit=limit), as_json)
+            _show_failed(client.failure_summary(), as_json)
         else:
             try:
-                found = client.jobs(states=state or (), limit=limit)
+                found = client.jobs(
+                    states=state or (),
+                    kinds=kind or (),
+                    failure_reason=reason.upper(),
+                    parent_id=parent,
+                    limit=limit,
+                )
             except ValueError as error:
-                raise typer.BadParameter(str(error), param_hint="--state") from None
+                raise typer.BadParameter(str(error), param_hint="--state or --kind") from None
             _show(found, as_json)
 
 
@@ -98,7 +156,13 @@ def _show(found: Iterable[Job], as_json: bool) -> None:
     )
 
 
-_STYLES = {"SUCCEEDED": "green", "FAILED": "red", "RETRYING": "yellow", "RUNNING": "cyan"}
+_STYLES = {
+    "SUCCEEDED": "green",
+    "FAILED": "red",
+    "RETRYING": "yellow",
+    "RUNNING": "cyan",
+    "WAITING": "cyan",
+}
 
 
 def _state(job: Job) -> str:
@@ -115,6 +179,8 @@ def _name(job: Job) -> str:
 def _detail(job: Job) -> str:
     """What there is to say about a job; markup."""
     done = job.progress
+    if done.batch is not None and job.state in ("RUNNING", "WAITING", "SUCCEEDED"):
+        return output.escape(_counts(done.batch))
     if job.state == "RUNNING":
         share = f" {done.fraction:.0%}" if done.fraction else ""
         return f"{done.step.lower()}{share}" if done.step != "UNKNOWN" else ""
@@ -124,37 +190,61 @@ def _detail(job: Job) -> str:
     return ""
 
 
-def _show_failed(found: Iterable[Job], as_json: bool) -> None:
-    groups: defaultdict[str, list[Job]] = defaultdict(list)
-    for job in found:
-        groups[job.failure.reason if job.failure else "UNKNOWN"].append(job)
-    out = output.console()
-    for reason, members in sorted(groups.items(), key=lambda group: -len(group[1])):
-        remedy = members[0].failure.remedy if members[0].failure else ""
-        if as_json:
-            listed = [
-                {
-                    "job_id": job.id,
-                    "source": job.source,
-                    "message": job.failure.message if job.failure else "",
-                }
-                for job in members
-            ]
-            output.print_json(
-                {"reason": reason, "count": len(members), "remedy": remedy, "jobs": listed}
-            )
-            continue
-        out.print(f"[red]{reason}[/]  {len(members)}", soft_wrap=True)
-        if remedy:
-            out.print(f"  {output.escape(remedy)}", soft_wrap=True)
-        for job in members:
-            message = job.failure.message if job.failure else ""
-            out.print(
-                f"  [dim]{job.id}[/]  {output.escape(job.source)}: {output.escape(message)}",
-                soft_wrap=True,
-            )
-    if not groups and not as_json:
+def _counts(batch: BatchProgress) -> str:
+    """How the videos of a channel or folder stand, in a line."""
+    figures = [
+        (batch.listed, "listed"),
+        (batch.indexed, "indexed"),
+        (batch.queued + batch.running + batch.retrying, "to go"),
+        (batch.deleted, "deleted"),
+        (batch.failed, "failed"),
+    ]
+    return ", ".join(f"{number:,} {word}" for number, word in figures if number) or "nothing yet"
+
+
+def _show_failed(found: FailureSummary, as_json: bool) -> None:
+    if as_json:
+        output.print_json(found)
+        return
+    if not found.groups and not found.paused_hosts:
         output.console(stderr=True).print("no failed jobs")
+        return
+    out = output.console()
+    for group in found.groups:
+        numbers = [(group.failed, "failed"), (group.retrying, "to be tried again")]
+        count = ", ".join(f"{number:,} {word}" for number, word in numbers if number)
+        style = "red" if group.failed else "yellow"
+        latest = output.moment(group.latest_time)
+        head = f"[{style}]{output.escape(group.reason)}[/]  {count}  [dim]last {latest}[/]"
+        out.print(head, soft_wrap=True)
+        if group.remedy:
+            out.print(f"  {output.escape(group.remedy)}", soft_wrap=True)
+        example = f"  [dim]{group.example_job_id}[/]  {output.escape(group.example)}"
+        out.print(example, soft_wrap=True)
+    for host in found.paused_hosts:
+        left_s = (host.until - datetime.now(UTC)).total_seconds() if host.until else 0.0
+        out.print(
+            f"[yellow]{output.escape(host.host)}[/]  left alone for"
+            f" {output.length(max(0.0, left_s))}, until {output.moment(host.until)}"
+            f"  [dim]{host.refusals} refusals in a row, last {output.escape(host.reason)}[/]",
+            soft_wrap=True,
+        )
+    if out.is_terminal and any(group.failed for group in found.groups):
+        out.print(
+            "[dim]--reason REASON lists the jobs of one; --retry-reason REASON tries them again[/]",
+            soft_wrap=True,
+        )
+
+
+def _retry_many(client: Client, reason: str, channel_id: str, as_json: bool) -> None:
+    done = client.retry_jobs(failure_reason=reason.upper(), channel_id=channel_id)
+    if as_json:
+        output.print_json(done)
+        return
+    text = f"{done.queued:,} queued again"
+    if done.not_retryable:
+        text += f"; {done.not_retryable:,} not: their uploaded bytes are gone, send them again"
+    output.console().print(text, soft_wrap=True)
 
 
 def _watch(client: Client, job_id: str, as_json: bool) -> None:
