@@ -81,8 +81,9 @@ def _check_asked(data: bytes) -> None:
 def _public_addresses(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError:
-        raise ConnectionRefusedError(f"{host} {_REFUSED}") from None
+    except (socket.gaierror, UnicodeError):
+        # What cannot be looked up here cannot be checked.
+        raise ConnectionAbortedError("the source's host name does not resolve") from None
     addresses = [str(entry[4][0]) for entry in found]
     if not addresses or not all(map(is_public_address, addresses)):
         raise ConnectionRefusedError(f"{host} {_REFUSED}")

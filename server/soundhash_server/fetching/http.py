@@ -144,6 +144,10 @@ def load_cookies(path: Path) -> CookieJar:
         ) from None
     except OSError:
         raise JobError("COOKIES_NOT_FOUND", "The cookies file cannot be read.") from None
+    for cookie in jar:
+        if cookie.expires == 0:
+            # Browsers' way to write those of a session.
+            cookie.expires, cookie.discard = None, True
     return jar
 
 

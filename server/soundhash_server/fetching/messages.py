@@ -24,6 +24,7 @@ _STATUSES = {
 # first that is found counts: what is certain and special stands before what is general.
 MESSAGES: tuple[tuple[str, str], ...] = (
     (r"not on the public internet", "URL_NOT_ALLOWED"),
+    (r"host name does not resolve", "HOST_UNKNOWN"),
     (r"no space left on device|disk quota exceeded", "DISK_FULL"),
     (r"connect to proxy|tunnel connection failed|proxyerror|socks\d? (proxy )?", "PROXY_FAILED"),
     (r"confirm you.re not a (ro)?bot|captcha|unusual traffic", "BOT_CHECK"),
@@ -75,13 +76,13 @@ MESSAGES: tuple[tuple[str, str], ...] = (
         r"|not a video",
         "NO_MEDIA_ON_PAGE",
     ),
+    (r"redirect loop|too many redirects", "TOO_MANY_REDIRECTS"),
     (r"http error (\d{3})", ""),
     (
         r"log.?in\b|logged.?in|sign.?in\b|registered users|authenticat|not authorized"
         r"|do not have access|account does not have",
         "HTTP_UNAUTHORIZED",
     ),
-    (r"redirect loop|too many redirects", "TOO_MANY_REDIRECTS"),
     (r"certificate.verify.failed|certificate is not valid", "TLS_ERROR"),
     (r"timed out|timeout", "FETCH_STALLED"),
     (r"name or service not known|nodename nor servname", "HOST_UNKNOWN"),

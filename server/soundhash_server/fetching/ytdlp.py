@@ -94,6 +94,7 @@ async def fetch_page(
         "max_bytes_per_s": limits.max_bytes_per_s,
         "max_media_s": max_media_s,
         "ask": on_found is not None,
+        "is_search": bool(search),
     }
     child = await asyncio.create_subprocess_exec(
         sys.executable,

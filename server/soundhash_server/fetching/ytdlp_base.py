@@ -8,6 +8,7 @@ user_agent, cache_dir and max_bytes_per_s: see `ytdlp.base_request`.
 from __future__ import annotations
 
 import io
+import re
 import socket
 from http.cookiejar import LoadError
 from typing import Any
@@ -28,6 +29,12 @@ _SOCKET_TIMEOUT_S = 30
 _HANDLERS = frozenset({"Requests", "Urllib"})
 _COOKIES_REFUSED = "cookies are no longer valid"
 _COOKIES_TEXT = "cookies_text"
+_CONNECTING = frozenset({"NETWORK_ERROR", "FETCH_STALLED", "HOST_UNKNOWN"})
+_NO_CONNECTION = re.compile(
+    r"failed to establish a new connection|connection refused|no route to host|unreachable"
+    r"|connect timeout|name or service not known|failed to resolve",
+    re.IGNORECASE,
+)
 
 
 class StopError(Exception):
@@ -65,16 +72,21 @@ def guard(request: dict[str, Any]) -> None:
     """
     # The operator's browser is read with programs and sockets of the system: before the guard,
     # and before anything of the network has been seen.
-    jar = _cookies(request)
-    if jar is not None:
-        text = io.StringIO()
-        jar.save(text, ignore_discard=True, ignore_expires=True)
-        request[_COOKIES_TEXT] = text.getvalue()
+    read_cookies(request)
     for name in _REQUEST_HANDLERS.keys() - _HANDLERS:
         del _REQUEST_HANDLERS[name]
     _guard.guard(allow_private=request["allow_private"], proxy_addresses=_proxy_addresses(request))
     if not request["allow_private"]:
         sockssocket._make_proxy = _guard.guard_socks(sockssocket._make_proxy)
+
+
+def read_cookies(request: dict[str, Any]) -> None:
+    """Puts the cookies that a request names into it. Raises StopError."""
+    jar = _cookies(request)
+    if jar is not None:
+        text = io.StringIO()
+        jar.save(text, ignore_discard=True, ignore_expires=True)
+        request[_COOKIES_TEXT] = text.getvalue()
 
 
 def base_options(request: dict[str, Any], log: Log | None = None) -> dict[str, Any]:
@@ -128,6 +140,9 @@ def failure(error: Exception, request: dict[str, Any], log: Log | None = None) -
                 reason = "NO_MEDIA_ON_PAGE"
             case ConnectionRefusedError() if "public internet" in str(seen):
                 reason = "URL_NOT_ALLOWED"
+    if request.get("proxy") and reason in _CONNECTING and _NO_CONNECTION.search(text):
+        # Behind a proxy, it is the proxy that one connects to.
+        reason, message = "PROXY_FAILED", "The proxy does not answer."
     refused = log is not None and log.cookies_refused and _COOKIES_TEXT in request
     if refused and reason in ("HTTP_UNAUTHORIZED", "BOT_CHECK", "AGE_RESTRICTED"):
         reason = "COOKIES_EXPIRED"
@@ -149,7 +164,8 @@ def without_secrets(text: str, request: dict[str, Any]) -> str:
     if request.get("proxy"):
         url = request["proxy"]["url"]
         parts = urlsplit(url)
-        pieces = [url, parts.netloc, parts.username, parts.password, parts.hostname]
+        user = parts.netloc.rpartition("@")[0]
+        pieces = [url, parts.netloc, user, parts.password, parts.hostname]
         for secret in sorted(filter(None, pieces), key=len, reverse=True):
             text = text.replace(secret, "(proxy)").replace(unquote(secret), "(proxy)")
     if request.get("folder"):

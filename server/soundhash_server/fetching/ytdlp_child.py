@@ -50,7 +50,7 @@ def main() -> None:
     log = Log()
     try:
         guard(request)
-        answer("done", **_fetch(request, log, answer))
+        answer("done", **fetch(request, log, answer))
     except (StopError, YoutubeDLError, OSError) as error:
         reason, message = failure(error, request, log)
         answer("failed", reason=reason, message=message, retry_after_s=wait_of(error))
@@ -72,7 +72,11 @@ def _options(request: dict[str, Any], log: Log) -> dict[str, Any]:
     }
 
 
-def _fetch(request: dict[str, Any], log: Log, answer: Any) -> dict[str, object]:
+def fetch(request: dict[str, Any], log: Log, answer: Any) -> dict[str, object]:
+    """Fetches what a request wants, and says what it is.
+
+    Raises StopError, YoutubeDLError, OSError.
+    """
     folder = Path(request["folder"])
     max_bytes = int(request["max_bytes"])
     last_s = 0.0
@@ -92,7 +96,8 @@ def _fetch(request: dict[str, Any], log: Log, answer: Any) -> dict[str, object]:
 
     with yt_dlp.YoutubeDL(_options(request, log) | {"progress_hooks": [on_progress]}) as downloader:
         info = _only_entry(
-            downloader.extract_info(request["url"], download=False, process=True), request["url"]
+            downloader.extract_info(request["url"], download=False, process=True),
+            "NOTHING_FOUND" if request.get("is_search") else "NO_MEDIA_ON_PAGE",
         )
         _check(info, float(request["max_media_s"]), max_bytes)
         found = _found(info, request["url"])
@@ -132,19 +137,16 @@ def _day(info: dict[str, Any]) -> float | None:
     return float(calendar.timegm(day))
 
 
-def _only_entry(info: dict[str, Any] | None, url: str) -> dict[str, Any]:
-    if info is None:
-        raise StopError("NO_MEDIA_ON_PAGE", "There is no media on this page.")
-    if info.get("_type") in ("playlist", "multi_video"):
-        entries = [entry for entry in info.get("entries") or () if entry]
-        if not entries and url.startswith("ytsearch"):
-            raise StopError("NOTHING_FOUND", "The search finds nothing.")
-        if not entries:
-            raise StopError("NO_MEDIA_ON_PAGE", "There is no media on this page.")
-        if len(entries) > 1:
-            raise StopError("SEVERAL_MEDIA", "The page holds several recordings.")
-        return _only_entry(entries[0], url)
-    return info
+def _only_entry(info: dict[str, Any] | None, none: str) -> dict[str, Any]:
+    """The one recording behind a page; ``none``: the reason when there is none."""
+    if info is not None and info.get("_type") not in ("playlist", "multi_video"):
+        return info
+    entries = [entry for entry in (info or {}).get("entries") or () if entry]
+    if not entries:
+        raise StopError(none, "Nothing that could be fetched is found there.")
+    if len(entries) > 1:
+        raise StopError("SEVERAL_MEDIA", "The page holds several recordings.")
+    return _only_entry(entries[0], none)
 
 
 def _check(info: dict[str, Any], max_media_s: float, max_bytes: int) -> None:
