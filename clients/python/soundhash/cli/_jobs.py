@@ -224,7 +224,7 @@ def _show_failed(found: FailureSummary, as_json: bool) -> None:
     for host in found.paused_hosts:
         left_s = (host.until - datetime.now(UTC)).total_seconds() if host.until else 0.0
         out.print(
-            f"[yellow]{output.escape(host.host)}[/]  left alone for"
+            f"[yellow]{output.escape(host.host)}[/]  left alone for another"
             f" {output.length(max(0.0, left_s))}, until {output.moment(host.until)}"
             f"  [dim]{host.refusals} refusals in a row, last {output.escape(host.reason)}[/]",
             soft_wrap=True,
