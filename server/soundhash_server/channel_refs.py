@@ -146,6 +146,11 @@ def display_name(ref: ChannelRef) -> str:
     return ref.name
 
 
+def name_suffix(service: str, service_id: str) -> str:
+    """What tells channels of the same name apart."""
+    return service_id if service == YOUTUBE else service
+
+
 def _invalid(message: str) -> PlatformError:
     return PlatformError(
         ErrorKind.INVALID_ARGUMENT,

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from soundhash_server.channel_refs import ChannelRef, display_name
+from soundhash_server.channel_refs import ChannelRef, display_name, name_suffix
 from soundhash_server.model import Channel, ChannelFacts, FetchOptions, Page
 from soundhash_server.store.pages import decode_token, limit_of, make_page
 from soundhash_server.store.pool import Connection, Pool, connection, transaction
@@ -64,7 +64,7 @@ class Channels:
                 ref.name,
             )
             if found is None:
-                name = await _free_name(held, display_name(ref), ref.name)
+                name = await _free_name(held, display_name(ref), name_suffix(ref.service, ref.name))
                 found = await held.fetchval(
                     "INSERT INTO channels (name, service, service_id, url)"
                     " VALUES ($1, $2, $3, $4) RETURNING id",
@@ -327,7 +327,9 @@ async def _rename(held: Connection, channel: Channel, title: str) -> None:
             "UPDATE videos SET channel_id = $2 WHERE channel_id = $1", plain, channel.id
         )
         await held.execute("DELETE FROM channels WHERE id = $1", plain)
-    name = await _free_name(held, title, channel.service_id, own=channel.id)
+    name = await _free_name(
+        held, title, name_suffix(channel.service, channel.service_id), own=channel.id
+    )
     await held.execute("UPDATE channels SET name = $2 WHERE id = $1", channel.id, name)
 
 

@@ -9,9 +9,12 @@ from typer.core import TyperGroup
 
 from soundhash import __version__
 from soundhash.cli import (
+    _auth,
     _bench,
     _catalog,
+    _channels,
     _clips,
+    _explain,
     _ingest,
     _jobs,
     _listen,
@@ -99,13 +102,16 @@ for name, function in (
     ("doctor", _platform.doctor),
 ):
     app.command(name, rich_help_panel=PLATFORM, context_settings=_PASSED_ON)(function)
+app.add_typer(_auth.auth, name="auth", rich_help_panel=PLATFORM)
 app.command("bench", rich_help_panel=PLATFORM)(_bench.bench)
 app.command("ingest", rich_help_panel=INGEST)(_ingest.ingest)
 app.command("jobs", rich_help_panel=INGEST)(_jobs.jobs)
+app.add_typer(_channels.channels, name="channels", rich_help_panel=INGEST)
 app.add_typer(_twitch.clips, name="clips", rich_help_panel=INGEST)
 app.command("match", rich_help_panel=MATCH)(_clips.match)
 app.command("listen", rich_help_panel=MATCH)(_listen.listen)
 app.command("matches", rich_help_panel=MATCH)(_clips.matches)
+app.command("explain", rich_help_panel=MATCH)(_explain.explain)
 app.command("compare", rich_help_panel=MATCH)(_clips.compare)
 app.command("fingerprint", rich_help_panel=MATCH)(_clips.fingerprint)
 app.command("videos", rich_help_panel=CATALOGUE)(_catalog.videos)

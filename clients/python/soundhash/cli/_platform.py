@@ -129,6 +129,11 @@ def become_server(arguments: list[str], needs: tuple[str, ...]) -> NoReturn:
     _become("soundhash_server", arguments, needs, dict(os.environ))
 
 
+def become_worker(module: str, arguments: list[str]) -> NoReturn:
+    """Go on as a module of the workers' package."""
+    _become(module, arguments, (*_WORKER_NEEDS, "googleapiclient"), dict(os.environ))
+
+
 def _become(
     module: str, arguments: list[str], needs: tuple[str, ...], environment: dict[str, str]
 ) -> NoReturn:
