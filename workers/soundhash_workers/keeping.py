@@ -26,7 +26,9 @@ import structlog
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.fetching.download import Limits, NotAFileError, download
 from soundhash_server.fetching.failures import JobError
+from soundhash_server.fetching.http import open_session_through
 from soundhash_server.fetching.scratch import Scratch
+from soundhash_server.fetching.ways import ways_of
 from soundhash_server.keep import (
     Keep,
     audio_key,
@@ -37,6 +39,7 @@ from soundhash_server.keep import (
     sniff_image,
     thumbnail_key,
 )
+from soundhash_server.model import FetchOptions
 from soundhash_server.services.media import remove_objects
 from soundhash_server.settings import Settings
 from soundhash_server.storage import Storage
@@ -95,13 +98,15 @@ class Keeper:
         known: UUID | None,
         clip_id: str = "",
         thumbnail_url: str = "",
+        options: FetchOptions | None = None,
         on_fraction: OnFraction,
     ) -> UUID | None:
         """Keeps what there is of a recording; it counts from the moment that its video is stored.
 
         media: the file as fetched or received. known: the video whose fingerprints the job will
-        replace, if there is one. clip_id: of a Twitch clip. Returns the id that the video has
-        to get if it is a new one (`NewVideo.id`); None when nothing is kept.
+        replace, if there is one. clip_id: of a Twitch clip. options: how the media was fetched;
+        the thumbnail takes the same proxy. Returns the id that the video has to get if it is a
+        new one (`NewVideo.id`); None when nothing is kept.
 
         Raises PlatformError (STORAGE_UNAVAILABLE, STORAGE_REFUSED), JobError, EngineError,
         OSError. A thumbnail that cannot be had is left out.
@@ -128,7 +133,7 @@ class Keeper:
                 ]
             if Keep.THUMBNAIL in self._kinds and thumbnail_url:
                 path = folder / "thumbnail"
-                if found := await self._thumbnail(thumbnail_url, path):
+                if found := await self._thumbnail(thumbnail_url, path, options):
                     ending, kind, size = found
                     planned.append((thumbnail_key(name, ending), path, kind, b"", 0, size))
             work.total_bytes = sum(size for *_, size in planned)
@@ -176,13 +181,16 @@ class Keeper:
                 await asyncio.wait([running])
                 raise
 
-    async def _thumbnail(self, url: str, path: Path) -> tuple[str, str, int] | None:
+    async def _thumbnail(
+        self, url: str, path: Path, options: FetchOptions | None
+    ) -> tuple[str, str, int] | None:
         """Ending, media type and size of a thumbnail; None when there is none to be had."""
         limits = Limits(_THUMBNAIL_BYTES, self._settings.min_free_disk_bytes, _THUMBNAIL_S)
         why = "NOT_AN_IMAGE"
         try:
             await check_url(url, self._settings.allow_private_urls)
-            found = await download(self._session, url, path, limits, lambda done, total: None)
+            async with self._session_for(options) as session:
+                found = await download(session, url, path, limits, lambda done, total: None)
             image = sniff_image(await asyncio.to_thread(_head, path))
             if image is not None:
                 return (*image, found.size_bytes)
@@ -194,6 +202,27 @@ class Keeper:
             why = error.reason
         log.info("no thumbnail", why=why)
         return None
+
+    @contextlib.asynccontextmanager
+    async def _session_for(
+        self, options: FetchOptions | None
+    ) -> AsyncIterator[aiohttp.ClientSession]:
+        """A session that goes the way of the media itself: who fetches through a proxy must not
+        be seen beside it. Raises JobError."""
+        ways = ways_of(options or FetchOptions(), self._settings)
+        if not ways.proxies:
+            yield self._session
+            return
+        proxy = next((one for one in ways.proxies if not one.is_socks), None)
+        if proxy is None:
+            raise JobError("PROXY_FAILED", "Thumbnails cannot be fetched over SOCKS.")
+        async with await open_session_through(
+            proxy,
+            None,
+            allow_private=self._settings.allow_private_urls,
+            read_timeout_s=_THUMBNAIL_S,
+        ) as session:
+            yield session
 
 
 class KeptSweeper:
