@@ -72,6 +72,7 @@ generate:
 .PHONY: docs
 docs: $(READY) ## write the generated pages of docs/ anew
 	$(BIN)/python -m tests.contract.test_settings_doc
+	$(BIN)/python -m tests.contract.test_failures_doc
 	$(BIN)/python -m tests.contract.test_env_example
 
 # A labelled set, and what is measured on it. SET=folder names another set; MEDIA=folder makes one of
@@ -116,6 +117,10 @@ bench: $(READY) ## how fast: MEDIA=folder of recordings
 	find '$(MEDIA)' -type f \( -name '*.ogg' -o -name '*.mp3' \) -print0 | sort -z | head -z -n 12 | \
 		xargs -0 $(BIN)/python -m tests.bench.extraction
 	$(BIN)/python -m tests.bench.platform '$(MEDIA)'
+
+.PHONY: bench-ingest
+bench-ingest: $(READY) ## how fast sources become searchable, and where the time goes; MEDIA=folder
+	$(BIN)/python -m tests.bench.ingest $(if $(MEDIA),'$(MEDIA)')
 
 .PHONY: lock
 lock: ## resolve the pins of constraints.txt anew

@@ -191,7 +191,11 @@ REASONS: dict[str, Reason] = {
         "Node is installed there; if the page plays in a browser, report it to yt-dlp.",
     ),
     "NO_AUDIO_STREAM": Reason(False, "The recording has no sound; use one with an audio track."),
-    "DECODE_STALLED": Reason(True, "Convert the file to WAV, FLAC or MP3 and send that."),
+    "DECODE_STALLED": Reason(
+        True,
+        "The decoder hangs: the job tries again; if that does not help, convert the file to WAV, "
+        "FLAC or MP3.",
+    ),
     "DECODE_CRASHED": Reason(False, "Convert the file to WAV, FLAC or MP3 and send that."),
     "OUT_OF_MEMORY": Reason(True, "Give the worker more memory or fewer jobs at once."),
     "STORAGE_UNAVAILABLE": Reason(
