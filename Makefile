@@ -34,6 +34,11 @@ demo: $(READY) ## the main job on real processes; MEDIA=folder uses your recordi
 test: $(READY) ## the whole test suite; TESTS='tests/unit -k words' chooses
 	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),--numprocesses 2 --dist loadfile)
 
+.PHONY: crash
+crash: $(READY) ## kill -9 the worker 50 times while 100 recordings come in; KILLS=n ITEMS=n SEED=n
+	SOUNDHASH_CRASH_WORKER_KILLS=$(or $(KILLS),50) SOUNDHASH_CRASH_WORKER_ITEMS=$(or $(ITEMS),100) \
+		SOUNDHASH_CRASH_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s tests/integration/test_crash_worker.py
+
 .PHONY: check
 check: $(READY) ## lint, types, import borders, proto style, generated code
 	$(BIN)/ruff check .

@@ -15,10 +15,15 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from tests.integration.working import Bench, open_bench, worker_settings, working
+from tests.integration.working import (
+    Bench,
+    open_bench,
+    worker_process,
+    worker_settings,
+    working,
+)
 from tests.loopback import Loopback, serving
 from tests.media import encode
-from tests.platforms import environment
 from tests.sounds import tune
 
 from soundhash_server.embedded_valkey import Valkey
@@ -146,7 +151,7 @@ async def test_a_full_disk_is_waited_out(bench: Bench, web: Loopback) -> None:
 
 
 async def test_sigterm_gives_jobs_back_at_once(bench: Bench, web: Loopback) -> None:
-    with _worker_process(bench.settings) as worker:
+    with worker_process(bench.settings) as worker:
         job = await bench.submit_url(web.url("/hang.wav"))
         await _hanging(bench, web)
         started_s = time.monotonic()
@@ -167,7 +172,7 @@ async def test_sigterm_gives_jobs_back_at_once(bench: Bench, web: Loopback) -> N
 async def test_a_killed_worker_loses_nothing_and_leaves_nothing(
     bench: Bench, web: Loopback
 ) -> None:
-    with _worker_process(_hasty(bench)) as worker:
+    with worker_process(_hasty(bench)) as worker:
         job = await bench.submit_url(web.url("/hang.wav"))
         await _hanging(bench, web)
         worker.kill()
@@ -254,29 +259,3 @@ def test_scratch_of_the_living_is_left_alone(tmp_path: Path) -> None:
 def _hasty(bench: Bench) -> Settings:
     """With a lease that expires soon; only where nothing keeps this process from renewing it."""
     return dataclasses.replace(bench.settings, job_lease_s=1.0)
-
-
-class _worker_process:  # noqa: N801 - reads as the function that it is
-    """A worker as a process of its own, killed at the end of the block."""
-
-    def __init__(self, settings: Settings) -> None:
-        values = {
-            "DATABASE_URL": settings.database_url,
-            "REDIS_URL": settings.redis_url,
-            "JOB_LEASE_S": str(settings.job_lease_s),
-            "ALLOW_PRIVATE_URLS": "1",
-            "MIN_FREE_DISK_BYTES": "0",
-        }
-        self._environment = environment(settings.data_dir, values)
-
-    def __enter__(self) -> subprocess.Popen[bytes]:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "soundhash_workers"],
-            env=self._environment,
-            stderr=subprocess.DEVNULL,
-        )
-        return self._process
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()

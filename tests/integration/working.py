@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from subprocess import Popen
+from typing import IO, Any
 from uuid import UUID
+
+from tests.platforms import environment
 
 from soundhash_engine import PARAMS
 from soundhash_server.model import IngestParameters, Job, JobKind, JobState
@@ -145,3 +150,22 @@ async def working(settings: Settings) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def worker_process(settings: Settings, log: IO[bytes] | None = None) -> Iterator[Popen[bytes]]:
+    """A worker as a process of its own, killed at the end of the block."""
+    names = ("database_url", "redis_url", "job_lease_s", "allow_private_urls")
+    more = ("min_free_disk_bytes", "sweep_s", "retry_base_s", "worker_concurrency")
+    values = settings.as_env()
+    given = {name: values[f"SOUNDHASH_{name}"] for name in map(str.upper, names + more)}
+    process = Popen(
+        [sys.executable, "-m", "soundhash_workers"],
+        env=environment(settings.data_dir, given),
+        stderr=log or subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
