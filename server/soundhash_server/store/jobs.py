@@ -14,6 +14,7 @@ that lost its lease changes nothing. All times are the database's.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from datetime import timedelta
@@ -80,6 +81,10 @@ class LeaseLost(Exception):  # noqa: N818 - a condition, not a mistake
     """The job was cancelled, finished or given to another worker; nothing was changed."""
 
 
+class _DeletedBeside(Exception):  # noqa: N818 - a condition, not a mistake
+    """A clip was deleted, and its job with it, while it was submitted again."""
+
+
 class Jobs:
     """The work to do and how it stands. Every method raises PlatformError
     DATABASE_UNAVAILABLE when the database is away."""
@@ -134,6 +139,14 @@ class Jobs:
         Those in state QUEUED want a worker to be woken. Raises LeaseLost, with nothing
         submitted, when the parent of one has been cancelled or is finished.
         """
+        for _ in range(_SUBMIT_TRIES):
+            with contextlib.suppress(_DeletedBeside):
+                return await self._submit_many(items, max_attempts, params_digest)
+        raise RuntimeError("a job that is in the way is gone again and again")
+
+    async def _submit_many(
+        self, items: Sequence[NewJob], max_attempts: int, params_digest: str
+    ) -> list[Job]:
         async with transaction(self._pool) as held:
             jobs = await _insert(held, items, max_attempts)
             keys = [item.dedupe_key for item, job in zip(items, jobs, strict=True) if job is None]
@@ -143,12 +156,9 @@ class Jobs:
                 keys,
             )
             existing = {row["dedupe_key"]: to_job(row) for row in rows}
-            for n, item in enumerate(items):
-                if jobs[n] is None and item.dedupe_key not in existing:
-                    # A clip was deleted, and its job with it, at this moment.
-                    (made,) = await _insert(held, [item], max_attempts)
-                    if made is not None:
-                        jobs[n] = existing[item.dedupe_key] = made
+            made_keys = {item.dedupe_key for item, job in zip(items, jobs, strict=True) if job}
+            if not set(keys) <= existing.keys() | made_keys:
+                raise _DeletedBeside
             found = []
             for item, made in zip(items, jobs, strict=True):
                 job = made or existing[item.dedupe_key]
