@@ -119,7 +119,7 @@ class Ingest:
             await self._check_external_id(spec.external_id, _same_content(spec.content_sha256))
         if spec.resumable and spec.offset == spec.size_bytes:
             whole = self._uploads_dir / spec.content_sha256
-            if await asyncio.to_thread(whole.exists):
+            if await asyncio.to_thread(whole.exists) or await self._is_indexed(spec):
                 # It arrived, and only the answer got lost.
                 async for chunk in chunks:
                     if chunk:
@@ -143,6 +143,10 @@ class Ingest:
         with contextlib.suppress(FileNotFoundError):
             return PartialStatus((await asyncio.to_thread(whole.stat)).st_size, None)
         return await self._partials.status(content_sha256)
+
+    async def _is_indexed(self, spec: UploadSpec) -> bool:
+        video = await self._videos.by_sha256(spec.content_sha256)
+        return video is not None and video.params_digest == PARAMS.digest
 
     def _receiving(self, spec: UploadSpec) -> AbstractAsyncContextManager[Receiver]:
         if spec.resumable:
