@@ -27,60 +27,78 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (r"host name does not resolve", "HOST_UNKNOWN"),
     (r"no space left on device|disk quota exceeded", "DISK_FULL"),
     (r"connect to proxy|tunnel connection failed|proxyerror|socks\d? (proxy )?", "PROXY_FAILED"),
-    (r"confirm you.re not a (ro)?bot|captcha|unusual traffic", "BOT_CHECK"),
-    (r"rate.?limit|too many requests|try again later\. .*rate", "HTTP_TOO_MANY_REQUESTS"),
-    (r"confirm your age|age.(restrict|verif)|inappropriate for some users|nsfw", "AGE_RESTRICTED"),
-    (r"members.only|join this channel|supporter-only", "MEMBERS_ONLY"),
     (
-        r"(requires?|after|without) (a )?(payment|purchase|subscription|premium)|is paid\b"
+        r"confirm you.re not a (ro)?bot|captcha|unusual traffic|suspected as a bot|tls fingerprint"
+        r"|\bip( address)? is (likely )?(being )?blocked|(blocked|rejected) by server \(",
+        "BOT_CHECK",
+    ),
+    (r"rate.?limit|too many requests", "HTTP_TOO_MANY_REQUESTS"),
+    (
+        r"confirm your age|age.(restrict|verif)|adult verification|users older than|nsfw"
+        r"|inappropriate for some users|sensitive content",
+        "AGE_RESTRICTED",
+    ),
+    (
+        r"members.only|join this channel|supporter-only|premium supporters|is paid\b|is not free"
+        r"|requires? (a )?(payment|purchase|subscription|premium|\w+ premium)|subscription needed"
         r"|(only (available )?(for|to)|for) (\w+ )?(subscribers|premium|members|vip)"
-        r"|need to purchase|not subscribed|purchase is required",
+        r"|(need to|with|\w+) purchase( the| is required|$)|not subscribed|tv providers"
+        r"|service provider subscription",
         "MEMBERS_ONLY",
+    ),
+    (
+        r"(in|from) your (current )?(country|location|region)|geo.?(restrict|block)"
+        r"|blocked in this (country|region)|available in [\w ]+ only|only licensed to users in"
+        r"|only available in [a-z]",
+        "GEO_BLOCKED",
     ),
     (r"\bdrm\b", "DRM_PROTECTED"),
     (
-        r"(in|from) your (current )?(country|location|region)|geo.?(restrict|block)"
-        r"|blocked in this (country|region)|available in [\w ]+ only",
-        "GEO_BLOCKED",
-    ),
-    (
         r"private video|(video|playlist|vod|track|post|subreddit|recording) is private"
         r"|this .{0,30} is private|private (playlist|show|subreddit)|protected tweet"
-        r"|protected by a password|password.protected",
+        r"|protected by a pass(word|code)|password.protected",
         "MEDIA_PRIVATE",
     ),
     (
-        r"will begin|premieres in|premiere will|will start (at|in)|is scheduled for"
+        r"will begin|premieres in|premiere will|will start (at|in)|(is|be) scheduled (for|to)"
         r"|not (yet )?(started|been made available)|not available yet|will be available"
         r"|not yet available|not started yet|not downloadable yet|available shortly"
-        r"|is processing|video is being processed",
+        r"|is processing|video is being processed|be downloaded yet",
         "NOT_YET_AVAILABLE",
     ),
     (
         r"\bis live\b|(stream|streamer|user|channel|radio|video|model).{0,20} is (offline|not live)"
-        r"|not currently live|currently live|livestream has ended|live (stream )?has ended"
-        r"|live stream recording is not available|m3u8 download detected but ffmpeg",
+        r"|not currently live|currently live|live(stream)? has ended|live (stream )?has ended"
+        r"|live stream recording is not available|m3u8 download detected but ffmpeg|live dash"
+        r"|livestream is now offline|auto-playing vods|neither archive nor live",
         "LIVE_NOT_SUPPORTED",
-    ),
-    (
-        r"(been|was) (removed|deleted|terminated)|removed by|video (is )?unavailable"
-        r"|(no longer|isn.t|is not|in no longer) available|does not exist|is unavailable"
-        r"|has expired|most likely expired|offline because of copyright|link is expired"
-        r"|content is unreachable|clip not available",
-        "MEDIA_REMOVED",
     ),
     (r"requested format is not available|does not contain .*audio", "NO_AUDIO_STREAM"),
     (
-        r"unsupported url|no (suitable )?(video|media|audio|stream|playlist|entries|clip)\w*\b"
-        r".{0,40}(found|on|in)|no video formats|there is no video|does ?n.t have a video"
-        r"|not a video",
+        r"(been|was) (removed|deleted|terminated)|removed by|video (is )?unavailable"
+        r"|(no longer|isn.t|is not|in no longer) available|does not exist|is unavailable"
+        r"|(?<!token) has expired|most likely expired|offline because of copyright|link is expired"
+        r"|content is unreachable|clip not available|no longer exists|replay is disabled"
+        r"|there is no archive|^(the )?(track|video|clip|channel|show|lecture|content|broadcast"
+        r"|twitter space)( \S+)? not found|^no such (podcast|audition)",
+        "MEDIA_REMOVED",
+    ),
+    (
+        r"unsupported url|invalid url|is not a valid url|no video formats|there is no video"
+        r"|no (suitable |valid |supported |embedded )?(video|media|audio|stream|playlist|entries"
+        r"|clip|source|formats|episodes|songs)\w*\b.{0,40}(found|on|in|available)"
+        r"|does ?n.t (have|contain) (a|any) (video|track)|does not contain a video|not a video"
+        r"|not a media file|find any video",
         "NO_MEDIA_ON_PAGE",
     ),
     (r"redirect loop|too many redirects", "TOO_MANY_REDIRECTS"),
     (r"http error (\d{3})", ""),
     (
-        r"log.?in\b|logged.?in|sign.?in\b|registered users|authenticat|not authorized"
-        r"|do not have access|account does not have",
+        r"log.?in\b|logged.?in|sign.?in\b|log into|registered users|authenticat|not authorized"
+        r"|do not have (access|permission)|account does not have|an account (is|that)|credentials"
+        r"|(username|password|login)\b.{0,20}(incorrect|wrong|required|invalid)"
+        r"|(incorrect|wrong|invalid) (video )?(username|password)|cookies .{0,40}(needed|required)"
+        r"|fresh cookies|refresh your cookies|token has expired",
         "HTTP_UNAUTHORIZED",
     ),
     (r"certificate.verify.failed|certificate is not valid", "TLS_ERROR"),
@@ -88,7 +106,8 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     (r"name or service not known|nodename nor servname", "HOST_UNKNOWN"),
     (
         r"unable to download|connection|network|resolve|urlopen|transport|incomplete|bytes read"
-        r"|more expected|temporarily unavailable|unable to open fragment|content too short",
+        r"|more expected|temporarily unavailable|unable to open fragment|content too short"
+        r"|disconnected|error on server-side|file is empty|did not get any data",
         "NETWORK_ERROR",
     ),
 )
