@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import signal
+import sys
 import wave
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -239,6 +241,38 @@ async def test_what_a_killed_worker_leaves_is_found(pool: Any, data_dir: Path) -
         assert await remove_objects(objects, storage) == 2
         assert await pool.fetchval("SELECT count(*) FROM media_objects") == 0
         assert not [one for one in (data_dir / "shelf").rglob("*") if one.is_file()]
+
+
+async def test_a_worker_killed_between_an_object_and_its_row(
+    pool: Any, postgres_url: str, data_dir: Path
+) -> None:
+    (data_dir / "song.flac").write_bytes(SONG)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.keeping_child", postgres_url, str(data_dir), "3"
+    )
+    async with asyncio.timeout(60):
+        assert await child.wait() == -signal.SIGKILL
+    shelf = data_dir / "shelf"
+    assert len([one for one in shelf.rglob("*") if one.is_file()]) == 3
+    rows = await pool.fetch("SELECT state, content_sha256 <> '' AS whole FROM media_objects")
+    assert sorted((row["state"], row["whole"]) for row in rows) == [
+        ("WRITING", False),
+        ("WRITING", True),
+        ("WRITING", True),
+    ]
+    # What was rendered goes as soon as the next worker starts ...
+    Scratch(data_dir / "scratch").close()
+    assert not [one for one in (data_dir / "scratch").rglob("*") if one.is_file()]
+    # ... and the objects when it is certain that nobody writes them any more.
+    storage = Storage(f"file://{shelf}")
+    objects = Objects(pool, storage.name)
+    assert await remove_objects(objects, storage) == 0
+    await pool.execute(
+        "UPDATE media_objects SET update_time = now() - make_interval(secs => $1)",
+        ABANDONED_S + 1,
+    )
+    assert await remove_objects(objects, storage) == 3
+    assert not [one for one in shelf.rglob("*") if one.is_file()]
 
 
 async def test_a_video_that_is_deleted_meanwhile(pool: Any, data_dir: Path) -> None:
