@@ -77,6 +77,7 @@ generate:
 .PHONY: docs
 docs: $(READY) ## write the generated pages of docs/ anew
 	$(BIN)/python -m tests.contract.test_settings_doc
+	$(BIN)/python -m tests.bench.explained docs/explain.svg
 	$(BIN)/python -m tests.contract.test_failures_doc
 	$(BIN)/python -m tests.contract.test_env_example
 
