@@ -170,7 +170,12 @@ class YouTube:
         self.refreshed += 1
         token = f"access-{self.refreshed}"
         self.tokens.add(token)
-        return 200, {"access_token": token, "expires_in": 3600, "token_type": "Bearer"}
+        return 200, {
+            "access_token": token,
+            "refresh_token": "the-refresh-token",
+            "expires_in": 3600,
+            "token_type": "Bearer",
+        }
 
     def token_file(self, *, token: str = "expired", expiry: str = "2020-01-01T00:00:00Z") -> str:
         """A stored token whose refresh this server answers."""
