@@ -27,6 +27,8 @@ from soundhash_server.fetching.ytdlp import OnFound, fetch_page
 from soundhash_server.sources import of_known_site, title_from_name
 
 _READ_TIMEOUT_S = 30.0
+# What yt-dlp says where it knows no more than that it was refused, too.
+_NO_WAY_IN = frozenset({"HTTP_FORBIDDEN", "EXTRACTOR_FAILED", "NO_MEDIA_ON_PAGE"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,8 @@ async def fetch(
             search=search,
             on_found=on_found,
         )
-    except JobError:
-        if refused is not None:
+    except JobError as error:
+        if refused is not None and error.failure.reason in _NO_WAY_IN:
             raise refused from None
         raise
     digest = await asyncio.to_thread(_sha256, page.path)

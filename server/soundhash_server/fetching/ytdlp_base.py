@@ -73,8 +73,9 @@ def guard(request: dict[str, Any]) -> None:
     # The operator's browser is read with programs and sockets of the system: before the guard,
     # and before anything of the network has been seen.
     read_cookies(request)
-    for name in _REQUEST_HANDLERS.keys() - _HANDLERS:
-        del _REQUEST_HANDLERS[name]
+    if not request["allow_private"]:
+        for name in _REQUEST_HANDLERS.keys() - _HANDLERS:
+            del _REQUEST_HANDLERS[name]
     _guard.guard(allow_private=request["allow_private"], proxy_addresses=_proxy_addresses(request))
     if not request["allow_private"]:
         sockssocket._make_proxy = _guard.guard_socks(sockssocket._make_proxy)
