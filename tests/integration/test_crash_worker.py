@@ -97,7 +97,7 @@ async def bench(postgres_url: str, redis_url: str, data_dir: Path) -> AsyncItera
         yield made
 
 
-@pytest.mark.timeout(PATIENCE_S + 12.0 * KILLS + 60.0)
+@pytest.mark.timeout(PATIENCE_S + 30.0 * KILLS + 60.0)
 async def test_kill_9_of_the_worker(bench: Bench) -> None:
     began_s = time.monotonic()
     async with serving() as source:

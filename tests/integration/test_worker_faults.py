@@ -57,7 +57,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 async def _hanging(bench: Bench, web: Loopback) -> None:
     """Waits until a fetch hangs."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not web.hanging:
             await asyncio.sleep(0.02)
 
