@@ -15,7 +15,7 @@ HEAD = """# Settings
 
 Server, workers and `soundhash up` read these environment variables; sizes are in bytes, times in
 seconds. A value that cannot be used is refused at start with the variable's name. The clients read
-`SOUNDHASH_ADDRESS` alone.
+`SOUNDHASH_ADDRESS` and, for a job's own proxy, `SOUNDHASH_FETCH_PROXY`.
 
 | variable | default | meaning |
 | --- | --- | --- |
