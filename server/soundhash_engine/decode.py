@@ -167,6 +167,9 @@ def open_audio(
             raise decode_error(
                 "NO_AUDIO_STREAM", f"no audio stream in this {container.format.name} file"
             )
+        if getattr(stream, "codec_context", None) is None:
+            # A codec that nobody knows; asking such a stream for anything fails.
+            raise decode_error("DECODE_FAILED", "the codec of the audio is not known")
         for other in container.streams:
             if other is not stream:
                 other.discard = Discard.all

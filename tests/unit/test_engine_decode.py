@@ -253,6 +253,14 @@ def test_files_are_closed_when_reading_stops_early(tmp_path: Path) -> None:
     assert not open_files
 
 
+def test_a_codec_that_nobody_knows_is_refused() -> None:
+    media = bytearray(SHORT_FILES["wav"])
+    media[20] ^= 1  # the format's tag
+    with pytest.raises(DecodeError) as failed:
+        decode_bytes(bytes(media))
+    assert failed.value.reason == "DECODE_FAILED"
+
+
 @given(data=st.data())
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_damaged_media_decodes_or_is_refused(data: st.DataObject) -> None:
