@@ -1,4 +1,4 @@
-"""What docs/quickstart.md tells a newcomer to type works, in its order."""
+"""What docs/quickstart.md and docs/ingestion.md tell people to type works, in its order."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "docs/quickstart.md"
+INGESTION = ROOT / "docs/ingestion.md"
 BLOCK = re.compile(r"^```(bash background|bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -40,8 +41,16 @@ def workplace() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.timeout(180)
-def test_quickstart_runs(workplace: Path) -> None:
+class Printed(dict[str, str]):
+    """What each block has printed, by its code."""
+
+    def by(self, part: str) -> str:
+        """What the first block printed that has this in it."""
+        return next(text for code, text in self.items() if part in code)
+
+
+def run_blocks(text: str, workplace: Path) -> Printed:
+    """Runs the blocks of a page in their order; those in the background end with the last one."""
     port = free_port()
     environment = {
         **os.environ,
@@ -49,12 +58,10 @@ def test_quickstart_runs(workplace: Path) -> None:
         "SOUNDHASH_PORT": str(port),
         "SOUNDHASH_ADDRESS": f"127.0.0.1:{port}",
     }
-    blocks = BLOCK.findall(QUICKSTART.read_text())
-    assert len(blocks) >= 8
     background: list[subprocess.Popen[str]] = []
-    printed: dict[str, str] = {}
+    printed = Printed()
     try:
-        for kind, code in blocks:
+        for kind, code in BLOCK.findall(text):
             if code.strip() == "make setup":
                 continue  # has run: the tests need it themselves
             if kind == "bash background":
@@ -67,7 +74,9 @@ def test_quickstart_runs(workplace: Path) -> None:
                 )
                 background.append(process)
                 assert process.stdout is not None
-                assert "is ready" in process.stdout.readline()
+                # Each says in one line that it is ready.
+                printed[code] = process.stdout.readline()
+                assert printed[code], code
                 continue
             command = (
                 ["bash", "-euo", "pipefail", "-c", code]
@@ -88,11 +97,18 @@ def test_quickstart_runs(workplace: Path) -> None:
     finally:
         for process in background:
             process.send_signal(signal.SIGINT)
+        for process in background:
             process.wait(30)
+    return printed
 
-    def output_of(part: str) -> str:
-        return next(text for code, text in printed.items() if part in code)
 
+@pytest.mark.timeout(180)
+def test_quickstart_runs(workplace: Path) -> None:
+    text = QUICKSTART.read_text()
+    assert len(BLOCK.findall(text)) >= 8
+    output_of = run_blocks(text, workplace).by
+
+    assert "is ready" in output_of("soundhash up")
     assert "Tune No. 3" in output_of("match samples-clip.mp3\n")
     assert '"title": "Tune No. 3"' in output_of("--json\n")
     assert "Tune No. 3" in output_of("listen samples-clip.mp3")
@@ -101,3 +117,17 @@ def test_quickstart_runs(workplace: Path) -> None:
     assert '"video_count": "6"' in output_of("GetStats")
     assert "found: clean" in output_of("soundhash bench")
     assert (workplace / "soundhash-bench.svg").stat().st_size > 5000
+
+
+@pytest.mark.timeout(180)
+def test_ingestion_runs(workplace: Path) -> None:
+    text = INGESTION.read_text().replace("18765", str(free_port()))
+    output_of = run_blocks(text, workplace).by
+
+    assert "is ready" in output_of("soundhash up")
+    assert "indexed" in output_of("samples/Tune*1.mp3")
+    assert "Tune No. 3" in output_of("Tune%20No.%203.mp3 --wait")
+    assert "Tune No. 4" in output_of("--limit-rate")
+    assert "Tune No. 5" in output_of("soundhash match")
+    assert "Tune No. 2 is Tune No. 2" in output_of("client.match_url")
+    assert "HTTP_NOT_FOUND" in output_of("missing.mp3")
