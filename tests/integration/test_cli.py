@@ -29,6 +29,7 @@ RATE_HZ = 8000
 NO_ID = "00000000-0000-4000-8000-000000000000"
 
 MATCH_KEYS = [
+    "id",
     "video_id",
     "title",
     "source_url",
@@ -224,6 +225,28 @@ def test_match_answers_in_order(shell: Shell) -> None:
     assert errors == [None, "NOT_MEDIA", None, "CLIP_TOO_SHORT", "FILE_NOT_FOUND", None]
     assert all(set(line["error"]) == {"reason", "message"} for line in lines if "error" in line)
     assert lines[2]["matches"] == []
+
+
+def test_a_match_is_explained_and_drawn(shell: Shell) -> None:
+    (line,) = shell.json("match", "clip.wav")
+    match_id = line["matches"][0]["id"]
+    assert match_id in shell("matches").stdout
+    said = shell("explain", match_id).stdout
+    for words in ("Known 2", "of the clip is 0:05", "Yes: score", "peaks lie on one another"):
+        assert words in said, words
+    for name in ("why.html", "why.svg", "why.png"):
+        assert shell("explain", match_id, "-o", name).stdout == ""
+        assert (shell.folder / name).stat().st_size > 20_000
+    (why,) = shell.json("explain", "clip.wav")
+    assert (why["match"]["id"], why["from_kept"]) == ("", False)
+    assert why["place"]["title"] == "Known 2"
+    (why,) = shell.json("explain", match_id, "--clip", "clip.wav")
+    assert (why["match"]["id"], why["from_kept"]) == (match_id, False)
+    assert "matches nothing" in shell("explain", "unknown.wav", status=1).stderr
+    assert "There is no match" in shell("explain", NO_ID, status=1).stderr
+    assert "none.wav" in shell("explain", "none.wav", status=1).stderr
+    for wrong in (("why", "-o", "why.pdf"), (NO_ID, "--video", NO_ID), ("a", "--clip", "b")):
+        shell("explain", *wrong, status=2)
 
 
 def test_an_unknown_clip_is_a_normal_answer(shell: Shell) -> None:

@@ -241,7 +241,7 @@ def _print_answers(answers: list[Answer]) -> None:
 _COLUMNS = ["video", "at", "part of the clip", "speed", "pitch", "confidence", "link"]
 
 _RIGHT = ("speed", "pitch", "confidence")
-_WHOLE = ("when", "at", "part of the clip")
+_WHOLE = ("when", "at", "part of the clip", "id")
 
 
 def _cells(found: Match) -> list[str]:
@@ -271,8 +271,8 @@ def matches(
             for one in found:
                 output.print_json(one)
             return
-        rows = [[output.moment(one.create_time), *_cells(one)[:-1]] for one in found]
-    columns = ["when", *_COLUMNS[:-1]]
+        rows = [[output.moment(one.create_time), *_cells(one)[:-1], one.id] for one in found]
+    columns = ["when", *_COLUMNS[:-1], "id"]
     output.print_table(columns, rows, right=_RIGHT, whole=_WHOLE)
 
 

@@ -181,8 +181,9 @@ def moment(value: datetime | None) -> str:
 
 
 def match_json(found: Match) -> dict[str, Any]:
-    """A match as `match --json` and `listen --json` print it."""
+    """A match as `match --json` and `listen --json` print it; no id while it is provisional."""
     return {
+        "id": found.id,
         "video_id": found.video_id,
         "title": found.title,
         "source_url": found.source_url,

@@ -1,0 +1,1 @@
+"""Pictures: a scene of plain shapes, written as SVG or HTML by itself, as PNG by matplotlib."""
