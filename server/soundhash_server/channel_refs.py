@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
@@ -12,6 +13,7 @@ from soundhash_server.sources import clean_text, source_host, split_media_key, u
 from soundhash_server.url_guard import split_url
 
 YOUTUBE = "youtube"
+_MAX_NAME_CHARS = 500
 _HOME = "https://www.youtube.com"
 
 _CHANNEL_ID = re.compile(r"UC[0-9A-Za-z_-]{22}")
@@ -80,7 +82,10 @@ def parse_channel(text: str) -> ChannelRef:
         found = _of_youtube(parts.path, parts.query)
         if found is not None:
             return found
-    return ChannelRef(RefKind.PAGE, host, url_key(text).removeprefix("url:"), text)
+    name = url_key(text).removeprefix("url:")
+    if len(name) > _MAX_NAME_CHARS:
+        name = f"{name[:_MAX_NAME_CHARS]}#{hashlib.sha256(name.encode()).hexdigest()}"
+    return ChannelRef(RefKind.PAGE, host, name, text)
 
 
 def _of_youtube(path: str, query: str) -> ChannelRef | None:

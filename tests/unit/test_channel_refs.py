@@ -6,6 +6,7 @@ import pytest
 
 from soundhash_server.channel_refs import RefKind, parse_channel
 from soundhash_server.errors import PlatformError
+from soundhash_server.fetching.listing import to_listed
 
 UC = "UC" + "x" * 20 + "-_"
 PL = "PL" + "y" * 32
@@ -74,3 +75,44 @@ def test_what_is_none(text: str) -> None:
         parse_channel(text)
     assert caught.value.kind.value == "INVALID_ARGUMENT"
     assert caught.value.remedy
+
+
+def test_long_addresses_have_short_names() -> None:
+    first, second = (parse_channel(f"https://example.org/{'ä' * 1000}{n}/feed.xml") for n in (1, 2))
+    assert first.name != second.name
+    assert len(first.name) < 600
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"live_status": "is_live"}, "LIVE_NOT_SUPPORTED"),
+        ({"live_status": "is_upcoming"}, "NOT_YET_AVAILABLE"),
+        ({"availability": "private"}, "MEDIA_PRIVATE"),
+        ({"title": "[Private video]"}, "MEDIA_PRIVATE"),
+        ({"title": "[Deleted video]"}, "MEDIA_REMOVED"),
+        ({"live_status": "was_live", "availability": "public"}, ""),
+    ],
+)
+def test_entries_that_cannot_be_fetched(entry: dict[str, str], expected: str) -> None:
+    found = to_listed({"url": "https://www.youtube.com/watch?v=dQw4w9WgXcQ", **entry})
+    assert found is not None and found.skip_reason == expected
+    assert (found.service, found.media_id) == ("youtube", "dQw4w9WgXcQ")
+
+
+def test_hostile_entries() -> None:
+    hostile = "a\0b\ud800c\nd"
+    found = to_listed(
+        {
+            "url": "https://example.org/a.mp3",
+            "title": hostile,
+            "description": hostile,
+            "timestamp": 1e300,
+            "duration": -5,
+        }
+    )
+    assert found is not None
+    assert (found.title, found.description) == ("a b c d", "abc\nd")
+    assert (found.publish_time, found.duration_s) == (None, None)
+    for url in ("file:///etc/passwd", "javascript:1", "", "https://example.org/" + "ä" * 2000):
+        assert to_listed({"url": url}) is None

@@ -1,59 +1,41 @@
 """The YouTube Data API v3: channels, their lists of uploads, and what it says about videos.
 
-The client library is synchronous and its connections belong to one thread each, so calls run in
-threads with a service object of their own. Every call costs one unit of the daily quota, which
-is counted before it is made.
+Calls run in threads (`youtube_calls`). Each costs one unit of the daily quota, which is counted
+before it is made.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
-
-import google_auth_httplib2
-import httplib2
-import structlog
-from google.auth.exceptions import RefreshError, TransportError
-from google.oauth2.credentials import Credentials
-from googleapiclient.discovery import build
-from googleapiclient.errors import HttpError
+from typing import TYPE_CHECKING, Any
 
 from soundhash_server.channel_refs import YOUTUBE, ChannelRef, RefKind
 from soundhash_server.fetching.failures import JobError
+from soundhash_server.fetching.listing import long_text
 from soundhash_server.model import ChannelFacts, ListedVideo
 from soundhash_server.settings import Settings
 from soundhash_server.sources import clean_text
 from soundhash_server.store.quota import QuotaUses
-from soundhash_workers.youtube_auth import TokenError, load_token, save_token
+from soundhash_workers.youtube_errors import PageGoneError, QuotaUsedUpError
+
+if TYPE_CHECKING:
+    from soundhash_workers.youtube_calls import Caller
+
+__all__ = ["PAGE_SIZE", "ListedPage", "PageGoneError", "YouTubeApi", "duration_s"]
 
 PAGE_SIZE = 50
 """Most videos of a page of the API, and most ids of a question for details."""
-MAX_DESCRIPTION_CHARS = 5000
-_TIMEOUT_S = 30.0
 _UNITS = 1
 
 _DURATION = re.compile(
     r"P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)S)?)?"
 )
-_QUOTA = frozenset({"quotaExceeded", "dailyLimitExceeded", "dailyLimitExceededUnreg"})
-_RATE = frozenset({"rateLimitExceeded", "userRateLimitExceeded"})
-_MISSING = frozenset({"playlistNotFound", "channelNotFound", "notFound"})
-_PAGE_GONE = frozenset({"invalidPageToken"})
-
-T = TypeVar("T")
-log = structlog.get_logger(__name__)
-
-
-class PageGoneError(Exception):
-    """A page's mark is not known any more: the list has to be begun anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +57,8 @@ class YouTubeApi:
         self._settings = settings
         self._quota = quota
         self._threads = ThreadPoolExecutor(settings.max_channels, thread_name_prefix="youtube")
-        self._local = threading.local()
-        self._saving = threading.Lock()
+        self._loading = threading.Lock()
+        self._caller: Caller | None = None
 
     @property
     def configured(self) -> bool:
@@ -97,7 +79,7 @@ class YouTubeApi:
                 service_id=ref.name,
                 title=clean_text(snippet.get("title", "")),
                 url=ref.url,
-                description=_long_text(snippet.get("description", "")),
+                description=long_text(snippet.get("description", "")),
                 thumbnail_url=_thumbnail(snippet),
                 uploads_id=ref.name,
             )
@@ -117,7 +99,7 @@ class YouTubeApi:
             service_id=item["id"],
             title=clean_text(snippet.get("title", "")),
             url=f"https://www.youtube.com/channel/{item['id']}",
-            description=_long_text(snippet.get("description", "")),
+            description=long_text(snippet.get("description", "")),
             thumbnail_url=_thumbnail(snippet),
             uploads_id=item["contentDetails"]["relatedPlaylists"]["uploads"],
         )
@@ -159,7 +141,7 @@ class YouTubeApi:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, self._execute, ask)
-        except _QuotaError:
+        except QuotaUsedUpError:
             await self._quota.exhausted(self._settings.youtube_daily_units)
             raise await self._quota_exceeded() from None
 
@@ -172,111 +154,14 @@ class YouTubeApi:
         )
 
     def _execute(self, ask: Callable[[Any], Any]) -> Any:
-        """In a thread. No text of the library's errors is passed on: they hold the key."""
-        try:
-            service, credentials = self._service()
-            token = credentials.token if credentials else None
-            try:
-                return ask(service).execute(num_retries=0)
-            finally:
-                if credentials is not None and credentials.token != token:
-                    self._save(credentials)
-        except HttpError as error:
-            raise _from_http(error) from None
-        except RefreshError as error:
-            self._forget()
-            if error.retryable:
-                raise JobError("NETWORK_ERROR", "Google gives no new token just now.") from None
-            raise _auth_expired("Google refuses to renew the token.") from None
-        except TokenError as error:
-            raise _auth_expired(str(error)) from None
-        except TimeoutError:
-            self._forget()
-            raise JobError("FETCH_STALLED", "The YouTube Data API does not answer.") from None
-        except (OSError, TransportError, httplib2.HttpLib2Error) as error:
-            self._forget()
-            name = type(error).__name__
-            raise JobError(
-                "NETWORK_ERROR", f"The connection to the YouTube Data API failed ({name})."
-            ) from None
+        """In a thread."""
+        # Google's libraries are slow to load, and most workers never need them.
+        from soundhash_workers.youtube_calls import Caller  # noqa: PLC0415
 
-    def _service(self) -> tuple[Any, Credentials | None]:
-        """This thread's service, and the token it uses; made anew when the token's file is."""
-        settings = self._settings
-        version = 0
-        with suppress(OSError):
-            version = settings.youtube_token_path.stat().st_mtime_ns
-        if getattr(self._local, "version", None) == version:
-            return self._local.service, self._local.credentials
-        http: Any = httplib2.Http(timeout=_TIMEOUT_S)
-        credentials = None
-        if not settings.youtube_api_key:
-            credentials = load_token(settings.youtube_token_path)
-            http = google_auth_httplib2.AuthorizedHttp(credentials, http=http)
-        options = {"api_endpoint": settings.youtube_api_url} if settings.youtube_api_url else None
-        service = build(
-            "youtube",
-            "v3",
-            http=http,
-            developerKey=settings.youtube_api_key or None,
-            client_options=options,
-            static_discovery=True,
-            cache_discovery=False,
-        )
-        self._local.service, self._local.credentials = service, credentials
-        self._local.version = version
-        return service, credentials
-
-    def _forget(self) -> None:
-        """The next call of this thread begins with a fresh connection."""
-        self._local.version = None
-
-    def _save(self, credentials: Credentials) -> None:
-        path = self._settings.youtube_token_path
-        try:
-            with self._saving:
-                save_token(path, credentials)
-                self._local.version = path.stat().st_mtime_ns
-        except OSError as error:
-            # The old one still has what is needed for the next refresh.
-            log.warning("token not stored", error=error.strerror)
-
-
-class _QuotaError(Exception):
-    """The API says that the day's quota is used up."""
-
-
-def _from_http(error: HttpError) -> Exception:
-    status = int(error.resp.status)
-    reason = ""
-    with suppress(ValueError, LookupError, TypeError, AttributeError):
-        reason = str(json.loads(error.content)["error"]["errors"][0]["reason"])
-    if reason in _QUOTA:
-        return _QuotaError()
-    if reason in _PAGE_GONE:
-        return PageGoneError()
-    if status == 401:
-        return _auth_expired("The YouTube Data API does not accept the token.")
-    if status == 429 or reason in _RATE:
-        return JobError(
-            "HTTP_TOO_MANY_REQUESTS",
-            "The YouTube Data API asks for fewer requests.",
-            retry_after_s=_seconds(error.resp.get("retry-after", "")),
-        )
-    if status == 404 or reason in _MISSING:
-        return JobError("CHANNEL_NOT_FOUND", "YouTube knows no such channel or list.")
-    if status >= 500:
-        return JobError("HTTP_SERVER_ERROR", f"The YouTube Data API answers {status}.")
-    shown = reason if re.fullmatch(r"[A-Za-z]{1,60}", reason) else "no reason"
-    return JobError("YOUTUBE_API_REFUSED", f"The YouTube Data API answers {status} ({shown}).")
-
-
-def _seconds(text: str) -> float | None:
-    return float(text) if text.isdecimal() else None
-
-
-def _auth_expired(message: str) -> JobError:
-    return JobError("YOUTUBE_AUTH_EXPIRED", message)
+        with self._loading:
+            if self._caller is None:
+                self._caller = Caller(self._settings)
+        return self._caller.execute(ask)
 
 
 def _first(answer: Any, ref: ChannelRef) -> Any:
@@ -309,7 +194,7 @@ def _to_listed(item: Any) -> ListedVideo:
         media_id=item["id"],
         url=_watch_url(item["id"]),
         title=clean_text(snippet.get("title", "")),
-        description=_long_text(snippet.get("description", "")),
+        description=long_text(snippet.get("description", "")),
         thumbnail_url=_thumbnail(snippet),
         publish_time=_moment(snippet.get("publishedAt", "")),
         duration_s=duration_s((item.get("contentDetails") or {}).get("duration", "")) or None,
@@ -353,10 +238,6 @@ def _thumbnail(snippet: Any) -> str:
     pictures = (snippet.get("thumbnails") or {}).values()
     best: Any = max(pictures, key=lambda one: one.get("width") or 0, default={})
     return str(best.get("url", ""))[:2048]
-
-
-def _long_text(text: str) -> str:
-    return text.replace("\0", "")[:MAX_DESCRIPTION_CHARS]
 
 
 def _watch_url(media_id: str) -> str:

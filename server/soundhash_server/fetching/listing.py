@@ -28,6 +28,10 @@ _TOTAL_S = 2 * 3600.0
 _SILENCE_S = 180.0
 _LINE_BYTES = 1 << 20
 _MAX_DESCRIPTION_CHARS = 5000
+_MAX_KEY_CHARS = 2000
+"""An index's rows have 2,700 bytes at most."""
+MAX_ENTRIES = 100_000
+"""Of a list that has no end."""
 _PRIVATE_TITLES = frozenset({"[private video]", "[private track]"})
 _DELETED_TITLES = frozenset({"[deleted video]", "[unavailable video]"})
 _NOT_PUBLIC = frozenset({"private", "needs_auth"})
@@ -63,6 +67,7 @@ async def list_page(
         with suppress(ConnectionError):
             child.stdin.write(json.dumps(request).encode() + b"\n")
             await child.stdin.drain()
+        seen = 0
         give_up_s = asyncio.get_running_loop().time() + _TOTAL_S
         while True:
             try:
@@ -84,6 +89,9 @@ async def list_page(
                     video = to_listed(said)
                     if video is not None:
                         yield video
+                    seen += 1
+                    if seen + skip >= MAX_ENTRIES:
+                        return
                 case "done":
                     return
                 case "failed":
@@ -113,6 +121,8 @@ def to_listed(values: dict[str, Any]) -> ListedVideo | None:
         key = url_key(url)
     except PlatformError:
         return None
+    if len(key) > _MAX_KEY_CHARS:
+        return None
     service, media_id = split_media_key(key)
     if not service:
         service, media_id = URL_SERVICE, key.partition(":")[2]
@@ -122,9 +132,7 @@ def to_listed(values: dict[str, Any]) -> ListedVideo | None:
         media_id=media_id,
         url=url,
         title=clean_text(str(values.get("title") or "")),
-        description=str(values.get("description") or "")
-        .replace("\0", "")
-        .strip()[:_MAX_DESCRIPTION_CHARS],
+        description=long_text(values.get("description")),
         thumbnail_url=clean_text(str(values.get("thumbnail_url") or "")),
         publish_time=_publish_time(values),
         duration_s=float(duration) if duration and duration > 0 else None,
@@ -138,11 +146,15 @@ def to_facts(values: dict[str, Any]) -> ChannelFacts:
         service_id=clean_text(str(values.get("id") or "")),
         title=clean_text(str(values.get("title") or "")),
         url=str(values.get("url") or ""),
-        description=str(values.get("description") or "")
-        .replace("\0", "")
-        .strip()[:_MAX_DESCRIPTION_CHARS],
+        description=long_text(values.get("description")),
         thumbnail_url=clean_text(str(values.get("thumbnail_url") or "")),
     )
+
+
+def long_text(value: object) -> str:
+    """A description from outside, as the database can hold it."""
+    text = str(value or "").encode("utf-8", "ignore").decode()
+    return text.replace("\0", "").strip()[:_MAX_DESCRIPTION_CHARS]
 
 
 def _skip_reason(values: dict[str, Any]) -> str:

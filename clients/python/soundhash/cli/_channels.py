@@ -80,7 +80,7 @@ def add(
         typer.Option(
             formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"],
             metavar="DATE",
-            help="Only videos published at or after it, such as 2026-01-31.",
+            help="Only videos that are known to be published at or after it: 2026-01-31.",
             show_default=False,
         ),
     ] = None,
