@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -45,30 +46,34 @@ class Sweeper:
         self._schedule = schedule
         self._sweep_s = sweep_s
         self._grace_s = grace_s
+        self._failing: set[str] = set()
 
     async def run(self) -> None:
         """Sweeps for ever."""
         turn = 0
-        failing = False
         while True:
             started_s = time.monotonic()
-            try:
-                await self._jobs.fail_lost()
-                await self._jobs.settle_waiting()
-                await self._schedule.run_due()
-                if turn % _FILES_EVERY == 0:
-                    await asyncio.to_thread(self._scratch.sweep)
-                    await self._uploads.sweep(self._grace_s)
-                    await self._kept.sweep()
-                failing = False
-            except (PlatformError, OSError) as error:
-                if not failing:
-                    why = getattr(error, "reason", type(error).__name__)
-                    log.warning("sweep failed", why=why)
-                failing = True
-            except Exception:
-                log.exception("sweep failed")
+            await self._sweep("lost jobs", self._jobs.fail_lost)
+            await self._sweep("waiting jobs", self._jobs.settle_waiting)
+            await self._sweep("schedules", self._schedule.run_due)
+            if turn % _FILES_EVERY == 0:
+                await self._sweep("scratch", lambda: asyncio.to_thread(self._scratch.sweep))
+                await self._sweep("uploads", lambda: self._uploads.sweep(self._grace_s))
+                await self._sweep("kept files", self._kept.sweep)
             turn += 1
             # Workers that started together must not sweep together.
             pause_s = self._sweep_s * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
             await asyncio.sleep(max(pause_s, time.monotonic() - started_s))
+
+    async def _sweep(self, what: str, sweep: Callable[[], Awaitable[object]]) -> None:
+        """One kind of leftovers; that it fails is told once and keeps the others from nothing."""
+        try:
+            await sweep()
+            self._failing.discard(what)
+        except (PlatformError, OSError) as error:
+            if what not in self._failing:
+                why = getattr(error, "reason", type(error).__name__)
+                log.warning("sweep failed", what=what, why=why)
+            self._failing.add(what)
+        except Exception:
+            log.exception("sweep failed", what=what)
