@@ -30,8 +30,11 @@ class Scratch:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = root
         self.sweep()
-        self._own = root / uuid.uuid4().hex
-        self._lock = _try_lock(self._own.with_suffix(_LOCK_SUFFIX), create=True)
+        self._lock: int | None = None
+        # Another process that starts at this moment may sweep the file before it is locked.
+        while self._lock is None:
+            self._own = root / uuid.uuid4().hex
+            self._lock = _try_lock(self._own.with_suffix(_LOCK_SUFFIX), create=True)
         self._own.mkdir(mode=0o700)
 
     @contextlib.asynccontextmanager
@@ -72,6 +75,10 @@ def _try_lock(path: Path, *, create: bool) -> int | None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(file)
+        return None
+    if create and not path.exists():
+        # Swept between opening and locking: this lock would guard nothing.
         os.close(file)
         return None
     return file

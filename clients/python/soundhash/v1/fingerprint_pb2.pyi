@@ -51,7 +51,9 @@ Global___FingerprintView: _TypeAlias = FingerprintView  # noqa: Y015
 
 @_typing.final
 class Segment(_message.Message):
-    """Segment is the fingerprint of 90 s of audio (the last one shorter)."""
+    """Segment is the fingerprint of 90 s of audio (the last one shorter), or of
+    another length that the operator has chosen; landmarks run on across borders.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
