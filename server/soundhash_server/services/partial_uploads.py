@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-SYNC_BYTES = 4 << 20
+SYNC_BYTES = 16 << 20
 """So much is lost at most when the server or its machine dies."""
 BUSY_WAIT_S = 5.0
 """How long a stream waits for another one of the same file, which may be about to end."""
