@@ -331,6 +331,13 @@ async def test_a_source_that_gives_no_clip(
     assert site.base not in error.message
 
 
+async def test_what_is_no_media_is_given_up_early(server: Running, site: Site) -> None:
+    site.files["large.bin"] = b"This is no media at all. " * 800_000
+    with refused("FAILED_PRECONDITION", "NOT_MEDIA"):
+        await ask(server, f"{site.base}/file/large.bin")
+    assert site.sent["/file/large.bin"] < len(site.files["large.bin"])
+
+
 async def test_what_can_never_be_a_question(server: Running, site: Site) -> None:
     song = f"{site.base}/file/song.mp3"
     with refused("INVALID_ARGUMENT", "CLIP_TOO_LONG"):

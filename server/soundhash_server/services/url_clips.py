@@ -33,7 +33,7 @@ from soundhash_server.sources import clean_text, title_from_name
 
 _READ_BYTES = 256 << 10
 _PROBE_BYTES = 8 << 20
-"""What has not turned out to be media within so many bytes is none."""
+"""What does not decode as a stream is looked at again, closely, when so much of it is there."""
 _POLL_S = 0.05
 _STOP_S = 5.0
 _RETRY_AFTER_S = 5.0
@@ -203,8 +203,8 @@ class _Listener:
         try:
             self._follow()
         except DecodeError as error:
-            self._wait_for_more(error)
-            self._decode_whole()
+            self.needs_whole = error.reason == "MOOV_AT_END"
+            self._decode_what_is_there()
         return self._window.pcm()
 
     def _follow(self) -> None:
@@ -233,26 +233,31 @@ class _Listener:
             self._window.take(pcm)
         return self._window.full
 
-    def _wait_for_more(self, error: DecodeError) -> None:
-        """Until the file is complete. Raises the error where that cannot help."""
-        self.needs_whole = error.reason == "MOOV_AT_END"
+    def _decode_what_is_there(self) -> None:
+        """Decodes the file as one that can be sought in, again when there is more of it."""
+        least_bytes = _PROBE_BYTES
+        while True:
+            complete = self._wait_for(least_bytes)
+            self._window.clear()
+            path = self._find()
+            for pcm in decode_file(path) if path is not None else ():
+                if self._stopped.is_set():
+                    raise ListeningStopped
+                self._window.take(pcm)
+                if self._window.full:
+                    return
+            if complete:
+                return
+            least_bytes *= 2
+
+    def _wait_for(self, least_bytes: int) -> bool:
+        """Until the file is complete (True), or has so many bytes if they can be of use."""
         while not self._ended.wait(_POLL_S):
             if self._stopped.is_set():
                 raise ListeningStopped
-            if not self.needs_whole and self._size() > _PROBE_BYTES:
-                raise error
-
-    def _decode_whole(self) -> None:
-        self._window.clear()
-        path = self._path or self._find()
-        if path is None:
-            return
-        for pcm in decode_file(path):
-            if self._stopped.is_set():
-                raise ListeningStopped
-            self._window.take(pcm)
-            if self._window.full:
-                return
+            if not self.needs_whole and self._size() >= least_bytes:
+                return False
+        return True
 
     def _find(self) -> Path | None:
         """The file that is being written, once it has bytes in it."""
