@@ -87,6 +87,9 @@ def test_a_channel_from_the_command_line(shell: Shell, feed: Feed) -> None:
     told = shell("channels", "add", url, "--only-process", "--wait")
     assert "4 listed: 3 known, 1 skipped" in told.stdout
 
+    told = shell("jobs", "--watch", line["job_id"])
+    assert "4 listed" in told.stdout
+
     (channel,) = shell.json("channels", "list")
     assert channel["id"] == line["channel_id"]
     assert (channel["title"], channel["schedule"]) == ("A feed", "0 4 * * *")

@@ -249,10 +249,12 @@ def _retry_many(client: Client, reason: str, channel_id: str, as_json: bool) -> 
 
 def _watch(client: Client, job_id: str, as_json: bool) -> None:
     from soundhash._errors import with_remedy  # noqa: PLC0415 - loads gRPC
+    from soundhash.cli._channel_bars import ChannelDisplay  # noqa: PLC0415 - loads gRPC
     from soundhash.cli._progress import JobDisplay  # noqa: PLC0415 - loads gRPC
 
     job: Job | None = None
-    with JobDisplay() as display:
+    many = client.get_job(job_id).kind in ("CHANNEL", "FOLDER")
+    with ChannelDisplay() if many else JobDisplay() as display:
         for job in client.watch_job(job_id):
             if as_json:
                 output.print_json(job)
