@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from soundhash_server.errors import ErrorKind, PlatformError
+from soundhash_server.fetching.failures import REASONS
 
 
 def resolve_roots(roots: Sequence[Path]) -> tuple[Path, ...]:
@@ -38,8 +39,7 @@ def not_allowed(path: str) -> PlatformError:
         ErrorKind.PERMISSION_DENIED,
         "FOLDER_NOT_ALLOWED",
         f"The folder {path} may not be scanned.",
-        "Start the platform with `soundhash up --folder DIR`, or add the folder to "
-        "SOUNDHASH_FOLDERS of server and workers.",
+        REASONS["FOLDER_NOT_ALLOWED"].remedy,
         metadata={"folder": path},
     )
 
@@ -50,17 +50,17 @@ def folder_not_found(path: str) -> PlatformError:
         ErrorKind.NOT_FOUND,
         "FOLDER_NOT_FOUND",
         f"There is no folder {path}.",
-        "Check the path, and that its disk is mounted on the workers' machine.",
+        REASONS["FOLDER_NOT_FOUND"].remedy,
         metadata={"folder": path},
     )
 
 
-def folder_empty(path: str, mark: str) -> PlatformError:
+def folder_empty(path: str) -> PlatformError:
     """FAILED_PRECONDITION: nothing is where files were; perhaps a disk is not mounted."""
     return PlatformError(
         ErrorKind.FAILED_PRECONDITION,
         "FOLDER_EMPTY",
         f"The folder {path} held recordings and is empty now; nothing was deleted.",
-        f"Mount its disk. If it is empty on purpose, say so with a file {mark} in it.",
+        REASONS["FOLDER_EMPTY"].remedy,
         metadata={"folder": path},
     )

@@ -50,7 +50,7 @@ from soundhash_server.store.folders import ContentState, FolderFile, FolderFiles
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.videos import Videos
 from soundhash_workers.folder_files import NOT_MEDIA, FileMoves, digest_of, sort_out
-from soundhash_workers.folder_walk import EMPTY_MARK, Found, Problem, Walk, walk
+from soundhash_workers.folder_walk import Found, Problem, Walk, walk
 from soundhash_workers.pipeline import Report
 
 SETTLE_S = 2.0
@@ -169,7 +169,7 @@ class FolderScan:
         found = await self._thread(lambda: _walk(self._asked.path, root, roots, self._cancel))
         here = found.files or found.problems or found.others
         if before and not here and not found.empty_on_purpose:
-            raise folder_empty(self._asked.path, EMPTY_MARK)
+            raise folder_empty(self._asked.path)
         this = self._pass = _Pass(
             problems=list(found.problems), skipped=found.others, total=len(found.files)
         )

@@ -103,6 +103,19 @@ REASONS: dict[str, Reason] = {
     ),
     "DISK_FULL": Reason(True, "Free space on the volume of SOUNDHASH_DATA_DIR."),
     "UPLOAD_GONE": Reason(False, "The uploaded bytes are no longer here; upload the file again."),
+    "FOLDER_NOT_ALLOWED": Reason(
+        False,
+        "Start the platform with `soundhash up --folder DIR`, or add the folder to "
+        "SOUNDHASH_FOLDERS of server and workers.",
+    ),
+    "FOLDER_NOT_FOUND": Reason(
+        False, "Check the path, and that its disk is mounted on the workers' machine."
+    ),
+    "FOLDER_EMPTY": Reason(
+        False,
+        "Mount its disk. If the folder is empty on purpose, say so with a file .soundhash-empty "
+        "in it.",
+    ),
     "FILE_GONE": Reason(False, "The file is no longer in its folder; scan the folder again."),
     "FILE_CHANGED": Reason(
         False, "The file has changed since it was scanned; scan the folder when it is at rest."
