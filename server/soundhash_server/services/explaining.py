@@ -137,7 +137,7 @@ class Explaining:
             lambda: self._search(self._decode(content), recording_id, only), content
         )
         if told is None:
-            raise _nothing()
+            raise _nothing(video_id)
         return await self._named(told, None, from_kept=False)
 
     async def _kept(self, record: MatchRecord) -> list[bytes]:
@@ -222,7 +222,7 @@ class Explaining:
         if record is None:
             video = videos.get(told.found.recording_id)
             if video is None:
-                raise _nothing()
+                raise _nothing(None)
             record = to_record(told.found, video)
         least, _ = thresholds(told.snapshot)
         return Explained(
@@ -285,7 +285,15 @@ def _clip_needed(message: str) -> PlatformError:
     )
 
 
-def _nothing() -> PlatformError:
+def _nothing(video_id: UUID | None) -> PlatformError:
+    if video_id is not None:
+        return PlatformError(
+            ErrorKind.NOT_FOUND,
+            "NOTHING_TO_EXPLAIN",
+            f"Nothing in the clip comes near to video {video_id}.",
+            "Try a longer or a cleaner clip, or another video.",
+            metadata={"video": str(video_id)},
+        )
     return PlatformError(
         ErrorKind.NOT_FOUND,
         "NOTHING_TO_EXPLAIN",
