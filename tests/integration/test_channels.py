@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -240,6 +241,57 @@ async def test_a_cancelled_lister_leaves_what_it_has(desk: Desk, youtube: YouTub
     await desk.list(job)
     children = await desk.children()
     assert len(children) == N == len({one.parameters.url for one in children})  # type: ignore[union-attr]
+
+
+LISTER = """
+import asyncio, sys
+from pathlib import Path
+from uuid import UUID
+from soundhash_server.store.pool import create_pool
+from soundhash_workers.pipeline import Report
+from tests.integration.test_channels import open_desk
+
+async def main(database_url, redis_url, data_dir, job_id, api):
+    pool = await create_pool(database_url, 4)
+    settings = {"youtube_api_url": api, "youtube_api_key": "the-key"}
+    async with open_desk(pool, redis_url, Path(data_dir), **settings) as desk:
+        lease = await desk.jobs.claim(UUID(job_id), 0.5)
+        await desk.lister.run(lease, Report())
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_killed_lister_is_followed_by_another(
+    desk: Desk, youtube: YouTube, postgres_url: str, redis_url: str
+) -> None:
+    job = await desk.submit()
+    youtube.delay_s = 0.05
+    data_dir = str(desk.settings.data_dir)
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", LISTER),
+        *(postgres_url, redis_url, data_dir, str(job.id), youtube.base),
+    )
+    async with asyncio.timeout(90):
+        while youtube.count("playlistItems") < 3:
+            assert child.returncode is None
+            await asyncio.sleep(0.01)
+    child.kill()
+    await child.wait()
+    youtube.delay_s = 0.0
+    assert len(await desk.children()) < N
+    pages = youtube.count("playlistItems")
+    async with asyncio.timeout(20):
+        while (lease := await desk.jobs.claim(job.id, 60.0)) is None:
+            await asyncio.sleep(0.05)
+    counts, result = await desk.lister.run(lease, Report())
+    await desk.jobs.finish_listing(lease.token, counts, result)
+    assert len(await desk.children()) == N
+    # The page that was not stored is asked for again, the others are not.
+    assert youtube.count("playlistItems") - pages < 3
+    page = await desk.admin.videos((await desk.channel()).id, 1000, "")
+    assert [one.media_id for one in page.items] == [one.id for one in youtube.videos]
+    assert all(one.job_id for one in page.items)
 
 
 async def test_cancelling_the_job_ends_the_listing(desk: Desk) -> None:
