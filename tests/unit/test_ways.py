@@ -35,7 +35,7 @@ def test_without_options_the_settings_hold(tmp_path: Path) -> None:
         cookies="c.txt",
         cookies_from_browser="firefox",
         proxies="http://a:1 socks5://b",
-        player_client="tv,web",
+        player_client="tv, web",
         user_agent="Agent/1.0",
         ytdlp_cache_dir="/cache",
         download_bytes_per_s=1000,

@@ -89,7 +89,7 @@ def ways_of(options: FetchOptions, settings: Settings) -> Ways:
         browser=_split_browser(browser) if browser else None,
         proxies=(given,) if given else proxies_of(settings),
         player_clients=tuple(
-            filter(None, (options.player_client or settings.player_client).split(","))
+            (options.player_client or settings.player_client).replace(",", " ").split()
         ),
         user_agent=options.user_agent or settings.user_agent,
         cache_dir=settings.ytdlp_cache_dir,
