@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -14,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "docs/quickstart.md"
 INGESTION = ROOT / "docs/ingestion.md"
+SHOWN = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```(bash background|bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -131,3 +134,23 @@ def test_ingestion_runs(workplace: Path) -> None:
     assert "Tune No. 5" in output_of("soundhash match")
     assert "Tune No. 2 is Tune No. 2" in output_of("client.match_url")
     assert "HTTP_NOT_FOUND" in output_of("missing.mp3")
+
+
+def test_commands_that_are_only_shown_exist() -> None:
+    from soundhash.cli._app import app
+
+    lines = [
+        line
+        for block in SHOWN.findall(INGESTION.read_text())
+        for line in block.splitlines()
+        if " .venv/bin/soundhash" in f" {line}"
+    ]
+    assert len(lines) >= 20
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        words = words[words.index(".venv/bin/soundhash") + 1 :]
+        if words[0] == "up":
+            continue  # its options are the platform's
+        # Options are read before help is given.
+        done = CliRunner().invoke(app, [*words, "--help"])
+        assert done.exit_code == 0, f"{line}\n{done.output}"
