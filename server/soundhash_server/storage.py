@@ -339,7 +339,7 @@ def unavailable() -> PlatformError:
         "STORAGE_UNAVAILABLE",
         "The object storage does not answer.",
         "Wait; if it lasts, see whether the storage of SOUNDHASH_STORAGE_URL can be reached.",
-        retry_after_s=5.0,
+        retry_after_s=1.0,
     )
 
 

@@ -203,7 +203,7 @@ async def test_a_job_waits_for_a_storage_that_is_away(
     with s3_environment(server):
         server.stop()
         settings = worker_settings(
-            postgres_url, redis_url, data_dir, storage_url="s3://kept/in/here"
+            postgres_url, redis_url, data_dir, storage_url="s3://never-made/in/here"
         )
         async with open_bench(settings) as bench, working(settings):
             job = await bench.upload(encode(tune(5.0, seed=36)))
@@ -215,7 +215,7 @@ async def test_a_job_waits_for_a_storage_that_is_away(
             back.start()
             try:
                 # There, but without the bucket: that is for people to mend.
-                failed = await bench.finished(job)
+                failed = await bench.finished(job, 60.0)
                 assert failed.failure is not None
                 assert failed.failure.reason == "STORAGE_REFUSED"
             finally:
