@@ -105,7 +105,7 @@ def run_blocks(text: str, workplace: Path) -> Printed:
     return printed
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_quickstart_runs(workplace: Path) -> None:
     text = QUICKSTART.read_text()
     assert len(BLOCK.findall(text)) >= 8
@@ -122,7 +122,7 @@ def test_quickstart_runs(workplace: Path) -> None:
     assert (workplace / "soundhash-bench.svg").stat().st_size > 5000
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_ingestion_runs(workplace: Path) -> None:
     text = INGESTION.read_text().replace("18765", str(free_port()))
     output_of = run_blocks(text, workplace).by
