@@ -22,6 +22,7 @@ _HANDLE = re.compile(r"@[^\s/?#@&]{2,60}")
 _USER = re.compile(r"[0-9A-Za-z_.-]{1,60}")
 # A tab that shows all of a channel, as its page does.
 _WHOLE = frozenset({"", "videos", "featured", "about"})
+_ORDERED_BY_HAND = re.compile(r"playlist|/sets/|/albums?/|/showcase/|/collections?/")
 _HOST_FIRST = re.compile(r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*\.[A-Za-z]{2,}(?:[:/?#].*)?")
 
 
@@ -55,6 +56,14 @@ class ChannelRef:
     def canonical(self) -> bool:
         """Whether the name is the service's own id, which never changes."""
         return self.kind is not RefKind.HANDLE and self.kind is not RefKind.USER
+
+    @property
+    def newest_first(self) -> bool:
+        """Whether new videos come first: people order playlists as they like, and add at the
+        end."""
+        if self.kind is RefKind.PAGE:
+            return _ORDERED_BY_HAND.search(self.url) is None
+        return self.kind is not RefKind.PLAYLIST
 
 
 def parse_channel(text: str) -> ChannelRef:

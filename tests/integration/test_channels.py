@@ -362,6 +362,20 @@ async def test_max_videos_holds_over_an_interruption(desk: Desk, youtube: YouTub
     assert len(await desk.children()) == 70
 
 
+async def test_a_playlist_is_looked_through_to_its_end(desk: Desk, youtube: YouTube) -> None:
+    """People order playlists as they like, and add at the end."""
+    name = "PL" + "b" * 20
+    youtube.playlists[name] = [video(1000 + n) for n in range(60)]
+    await desk.run(name)
+    assert len(await desk.children()) == 60
+    await desk.finish_children()
+    youtube.playlists[name].append(video(2000))
+    await desk.run(name)
+    assert len(await desk.children()) == 61
+    channel = await desk.channel()
+    assert (channel.title, channel.service_id) == ("A playlist", name)
+
+
 async def test_a_live_video_is_taken_when_it_is_over(desk: Desk, youtube: YouTube) -> None:
     youtube.videos[0] = dataclasses.replace(youtube.videos[0], live="live")
     youtube.videos[120] = dataclasses.replace(youtube.videos[120], live="upcoming")

@@ -158,6 +158,8 @@ class _Run:
         cursor = await self._listed.begin(self._channel.id)
         if cursor is None:
             raise JobError("CHANNEL_GONE", "The channel was deleted meanwhile.")
+        if not self._ref().newest_first:
+            cursor = dataclasses.replace(cursor, full=True)
         return cursor
 
     async def _pages(self, cursor: ListCursor, api: bool) -> None:
@@ -189,6 +191,8 @@ class _Run:
     def _too_old(self, videos: tuple[ListedVideo, ...]) -> bool:
         """Whether all of a page, and so of what follows, was published before what is wanted."""
         since = self._asked.since
+        if not self._ref().newest_first:
+            return False
         times = [video.publish_time for video in videos]
         return since is not None and all(time is not None and time < since for time in times)
 
