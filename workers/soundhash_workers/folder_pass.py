@@ -127,6 +127,8 @@ class FolderScan:
         self._updated = 0
         self._deleted = 0
         self._pass = _Pass()
+        self.listing_s = 0.0
+        """How long it took to list the folder the last time."""
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +168,9 @@ class FolderScan:
         folder = path_to_text(str(root))
         identity = await self._thread(lambda: _identity(root))
         before = await self._files.of(folder)
+        begun_s = time.monotonic()
         found = await self._thread(lambda: _walk(self._asked.path, root, roots, self._cancel))
+        self.listing_s = time.monotonic() - begun_s
         here = found.files or found.problems or found.others
         if before and not here and not found.empty_on_purpose:
             raise folder_empty(self._asked.path)

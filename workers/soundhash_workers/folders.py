@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import structlog
@@ -25,6 +24,7 @@ SETTLE_TRIES = 15
 RESCAN_S = 300.0
 """How often a watched folder is looked through also when nothing was noticed."""
 _CALM_S = 0.5
+_LONGEST_CALM_S = 60.0
 _CALM_SHARE = 5
 _AWAY_S = 10.0
 _PASSING = frozenset({"FOLDER_NOT_FOUND", "FOLDER_EMPTY", "DATABASE_UNAVAILABLE"})
@@ -78,7 +78,6 @@ async def _watch(scan: FolderScan, asked: FolderParameters) -> None:
         first = True
         while True:
             changes.clear()
-            begun_s = time.monotonic()
             wait_s = RESCAN_S
             try:
                 if await scan.make_pass():
@@ -90,5 +89,5 @@ async def _watch(scan: FolderScan, asked: FolderParameters) -> None:
                 log.warning("a watched folder is away", reason=error.reason)
                 wait_s = _AWAY_S
             # Large folders in which much happens must not be looked through all the time.
-            await asyncio.sleep(max(_CALM_S, _CALM_SHARE * (time.monotonic() - begun_s)))
+            await asyncio.sleep(max(_CALM_S, min(_LONGEST_CALM_S, _CALM_SHARE * scan.listing_s)))
             await changes.wait(wait_s)
