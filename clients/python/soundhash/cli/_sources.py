@@ -73,7 +73,9 @@ def expand(texts: list[str]) -> Iterator[Source]:
                 problem=(
                     "FILE_NOT_FOUND",
                     "There is no such file or folder.",
-                    "Check the path; a URL begins with https:// or http://.",
+                    f"Channels are added with `soundhash channels add {text}`."
+                    if text.startswith("@")
+                    else "Check the path; a URL begins with https:// or http://.",
                 ),
             )
 
