@@ -116,7 +116,9 @@ class Settings:
     )
     retry_base_s: float = setting(2.0, "First retry delay; doubles each time.", minimum=0.01)
     retry_cap_s: float = setting(600.0, "Longest retry delay.", minimum=0.01)
-    sweep_s: float = setting(2.0, "How often a worker looks by itself for jobs and leftovers.", minimum=0.05)
+    sweep_s: float = setting(
+        2.0, "How often a worker looks by itself for jobs and leftovers.", minimum=0.05
+    )
     cookies_dir: str = setting(
         "", "Folder of cookies files (Netscape format) that jobs may name. Empty: data_dir/cookies."
     )
