@@ -46,8 +46,28 @@ SERVICES = {
         "WatchJob",
         "CancelJob",
         "RetryJob",
+        "GetUpload",
+        "SubmitChannel",
+        "ScanFolder",
+        "RetryJobs",
+        "SummarizeFailures",
     },
-    "soundhash.v1.MatchService": {"MatchClip", "MatchStream", "GetMatch", "ListMatches"},
+    "soundhash.v1.ChannelService": {
+        "GetChannel",
+        "ListChannels",
+        "UpdateChannel",
+        "DeleteChannel",
+        "ListChannelVideos",
+        "GetQuota",
+    },
+    "soundhash.v1.MatchService": {
+        "MatchClip",
+        "MatchStream",
+        "MatchUrl",
+        "GetMatch",
+        "ListMatches",
+        "ExplainMatch",
+    },
 }
 
 
