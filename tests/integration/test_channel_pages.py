@@ -41,7 +41,6 @@ async def listed(url: str, *, skip: int = 0, **settings: Any) -> list[Any]:
 async def test_a_feed_is_a_list() -> None:
     async with serving_feed(Feed(SONGS, DATES)) as feed:
         facts, *videos = await listed(feed.url())
-        (_, *rest) = await listed(feed.url(), skip=3)
         assert isinstance(facts, ChannelFacts)
         assert (facts.title, facts.description) == ("A feed", "About the feed")
         assert videos[0] == ListedVideo(
@@ -53,16 +52,14 @@ async def test_a_feed_is_a_list() -> None:
             publish_time=datetime(2026, 3, 20, 12, tzinfo=UTC),
         )
         assert [video.url for video in videos] == [feed.url(f"/{name}") for name in SONGS]
-        assert rest == videos[3:]
-        _, *players = await listed(feed.url("/page"))
-        assert [video.url for video in players] == [feed.url(f"/{name}") for name in SONGS]
+        _, *players = await listed(feed.url("/page"), skip=1)
+        assert [video.url for video in players] == [video.url for video in videos[1:]]
 
 
 async def test_failures_have_reasons() -> None:
     async with serving_feed(Feed(SONGS, status=403)) as feed:
         for path, reason in (
             ("/feed.xml", "HTTP_FORBIDDEN"),
-            ("/nothing", "HTTP_NOT_FOUND"),
             ("/song0.wav", "NOT_A_LIST"),
         ):
             with pytest.raises(JobError) as caught:
