@@ -27,6 +27,7 @@ KINDS = {
     ErrorKind.INVALID_ARGUMENT: soundhash.InvalidArgument,
     ErrorKind.NOT_FOUND: soundhash.NotFound,
     ErrorKind.ALREADY_EXISTS: soundhash.AlreadyExists,
+    ErrorKind.PERMISSION_DENIED: soundhash.PermissionDenied,
     ErrorKind.FAILED_PRECONDITION: soundhash.FailedPrecondition,
     ErrorKind.RESOURCE_EXHAUSTED: soundhash.ResourceExhausted,
     ErrorKind.ABORTED: soundhash.Aborted,

@@ -29,6 +29,7 @@ FIRST_MADE_UP = 1 << 32
 NULL_SHARES = (0.5, 0.9, 0.95, 0.99, 1.0)
 """Of the clips that are not indexed: how high their best answers score. How these rise with the
 catalogue is what `score.CATALOGUE_SLOPE` stands for."""
+NO_ANSWER = -99.0
 VOLUME_HOURS = 100.0
 OFF = 0.05
 """A bin is off when its share of right answers lies further from what was said than this."""
@@ -63,7 +64,11 @@ def measure(
         examiner = Examiner(index, names, Repeats(folder / "refs"))
         outcomes = run(examiner, queries, processes)
         summary = summarise(outcomes, PUBLISH_CONFIDENCE)
-        null = [o.score for o in outcomes if not o.query.track and o.verdict != "shared"]
+        null = [
+            o.score if o.track else NO_ANSWER
+            for o in outcomes
+            if not o.query.track and o.verdict != "shared"
+        ]
         rows.append(
             {
                 "hours": index.status().hours,
