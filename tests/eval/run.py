@@ -86,7 +86,8 @@ class Examiner:
         snapshot = self.index.snapshot()
         if self.hide is not None and query.track:
             ids = {name: number for number, name in self.names.items()}
-            snapshot = snapshot.without([ids[name] for name in self.hide[query.track]])
+            known = ids.keys() & set(self.hide[query.track])
+            snapshot = snapshot.without([ids[name] for name in known])
         begun = time.perf_counter()
         try:
             matches = match(snapshot, pcm, MatchOptions(top=1, min_confidence=0.0)).matches
@@ -177,6 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     warm()
     queries = read_queries(options.folder, options.limit)
+    if options.leave_one_out:
+        queries = [query for query in queries if query.track]
     begun = time.perf_counter()
     index, names = index_folder(options.folder / "refs")
     hours = index.status().hours
