@@ -94,8 +94,8 @@ async def place(
                     yield Place(server, twitch, client, bucket)
 
 
-def stubs(place: Place) -> tuple[Any, Any]:
-    channel: grpc.aio.Channel = place.server.channel
+def stubs(server: Running) -> tuple[Any, Any]:
+    channel: grpc.aio.Channel = server.channel
     return clips_pb2_grpc.ClipServiceStub(channel), media_pb2_grpc.MediaServiceStub(channel)
 
 
@@ -266,7 +266,7 @@ async def test_a_video_of_another_source_outlives_the_clip(place: Place) -> None
 
 
 async def test_every_wrong_id_is_named_and_nothing_is_started(place: Place) -> None:
-    clips, media = stubs(place)
+    clips, media = stubs(place.server)
     texts = ["fine", "not fine", "neither/this"]
     for method, request in (
         (clips.SubmitClips, clips_pb2.SubmitClipsRequest(clips=texts)),
@@ -329,7 +329,7 @@ async def test_a_folder_has_no_addresses(postgres_url: str, redis_url: str, data
     for storage_url, reason in ((shelf, "SIGNING_NOT_SUPPORTED"), ("", "STORAGE_NOT_CONFIGURED")):
         async with running(postgres_url, redis_url, data_dir, storage_url=storage_url) as server:
             made = await server.add(encode(tune(3.0, seed=90)))
-            _, media = stubs(Place(server, None, None, None))  # type: ignore[arg-type]
+            _, media = stubs(server)
             request = media_pb2.ListObjectsRequest(video_id=made.id)
             assert not (await media.ListObjects(request)).objects
             request.sign_for.FromSeconds(60)

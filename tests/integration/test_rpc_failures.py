@@ -42,12 +42,18 @@ async def server(
             yield made
 
 
-async def add(server: Running, name: str, **more: object) -> Job:
-    values = {"channel_id": None, "parent_id": None, "parameters": None, **more}
-    parameters = values.pop("parameters") or IngestParameters(
+async def add(
+    server: Running,
+    name: str,
+    *,
+    parameters: IngestParameters | None = None,
+    parent_id: UUID | None = None,
+    channel_id: UUID | None = None,
+) -> Job:
+    parameters = parameters or IngestParameters(
         url=f"http://a.example/{name}", options=FetchOptions(proxy=SECRET)
     )
-    item = NewJob(JobKind.INGEST, name, parameters, source_host="a.example", **values)  # type: ignore[arg-type]
+    item = NewJob(JobKind.INGEST, name, parameters, parent_id, channel_id, "a.example")
     (job,) = await Jobs(server.pool).submit_many([item], max_attempts=3, params_digest=DIGEST)
     return job
 

@@ -331,9 +331,9 @@ class _Run:
     async def _count_pending(self) -> int:
         return await self._listed.count_pending(self._channel.id, PARAMS.digest, self._asked.since)
 
-    async def _tell(self, **more: int | bool) -> BatchProgress:
+    async def _tell(self, *, listing_done: bool = False) -> BatchProgress:
         counts = await self._listed.counts(self._channel.id, self._job_id)
-        counts = dataclasses.replace(counts, quota_units=self._units, **more)  # type: ignore[arg-type]
+        counts = dataclasses.replace(counts, quota_units=self._units, listing_done=listing_done)
         self._report.progress = JobProgress(step=JobStep.LIST, batch=counts)
         return counts
 

@@ -41,7 +41,7 @@ def load_token(path: Path) -> Credentials:
             moment = datetime.fromisoformat(str(values["expiry"]))
             expiry = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
         # Its own reader would leave out the address that the client secrets have named.
-        return Credentials(  # type: ignore[no-untyped-call]
+        return Credentials(
             token=values.get("token"),
             refresh_token=values["refresh_token"],
             token_uri=values.get("token_uri") or TOKEN_URI,
@@ -65,7 +65,7 @@ def save_token(path: Path, credentials: Credentials) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w") as file:
-            file.write(credentials.to_json())  # type: ignore[no-untyped-call]
+            file.write(credentials.to_json())
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
