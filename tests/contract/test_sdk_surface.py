@@ -54,7 +54,8 @@ ID = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 def public_methods(kind: type) -> dict[str, Any]:
     return {
         name: member
-        for name, member in vars(kind).items()
+        for base in reversed(kind.__mro__)
+        for name, member in vars(base).items()
         if not name.startswith("_") and inspect.isfunction(member)
     }
 
@@ -91,8 +92,8 @@ def test_both_clients_have_the_same_surface() -> None:
         )
         assert expected == theirs.return_annotation, name
     for property_name in ("address", "raw"):
-        assert isinstance(vars(soundhash.Client)[property_name], property)
-        assert isinstance(vars(soundhash.AsyncClient)[property_name], property)
+        assert isinstance(inspect.getattr_static(soundhash.Client, property_name), property)
+        assert isinstance(inspect.getattr_static(soundhash.AsyncClient, property_name), property)
     assert inspect.signature(soundhash.Client) == inspect.signature(soundhash.AsyncClient)
     assert inspect.getdoc(soundhash.Client) == inspect.getdoc(soundhash.AsyncClient)
 
