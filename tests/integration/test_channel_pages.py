@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -15,11 +16,13 @@ from tests.feeds import Feed, serving_feed
 from tests.integration.test_channels import open_desk
 from tests.integration.working import open_bench, worker_settings, working
 from tests.media import encode
+from tests.site import serving_proxy
 from tests.sounds import tune
 
 from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.failures import JobError
 from soundhash_server.fetching.listing import list_page
+from soundhash_server.fetching.ways import ways_of
 from soundhash_server.model import BatchResult, ChannelFacts, FetchOptions, JobState, ListedVideo
 from soundhash_server.services.channels import ChannelAdmin, ChannelSpec
 from soundhash_server.settings import Settings
@@ -33,8 +36,16 @@ DATES = {f"song{n}.wav": f"{20 - n:02} Mar 2026 12:00:00 +0000" for n in range(4
 
 
 async def listed(url: str, *, skip: int = 0, **settings: Any) -> list[Any]:
-    made = Settings.from_env({}, allow_private_urls=True, **settings)
-    async with aclosing(list_page(url, FetchOptions(), made, skip=skip)) as events:
+    made = Settings.from_env({}, **{"allow_private_urls": True, **settings})
+    async with aclosing(
+        list_page(
+            url,
+            ways_of(FetchOptions(), made),
+            None,
+            allow_private=made.allow_private_urls,
+            skip=skip,
+        )
+    ) as events:
         return [event async for event in events]
 
 
@@ -65,10 +76,8 @@ async def test_failures_have_reasons() -> None:
             with pytest.raises(JobError) as caught:
                 await listed(feed.url(path))
             assert caught.value.failure.reason == reason
-        settings = Settings.from_env({})
         with pytest.raises(PlatformError) as refused:
-            async with aclosing(list_page(feed.url(), FetchOptions(), settings)) as events:
-                await anext(events)
+            await listed(feed.url(), allow_private_urls=False)
         assert refused.value.reason == "URL_NOT_ALLOWED"
         assert feed.requests["/feed.xml"] == 1
 
@@ -114,6 +123,24 @@ async def test_a_listing_by_pages_goes_on(pool: Pool, redis_url: str, data_dir: 
         assert len(await desk.children()) == 180
         page = await desk.admin.videos(channel.id, 1000, "")
         assert [one.title for one in page.items] == [f"Title of {name}" for name in names]
+
+
+async def test_a_failing_proxy_is_left_out_and_the_next_one_lists(
+    pool: Pool, redis_url: str, data_dir: Path
+) -> None:
+    dead = "http://me:hunter2@127.0.0.1:1"
+    async with (
+        serving_feed(Feed({"v.wav": b""})) as feed,
+        serving_proxy(feed.base) as proxy,
+        open_desk(pool, redis_url, data_dir, proxies=f"{dead} {proxy.url()}") as desk,
+    ):
+        for _ in range(2):
+            result = await desk.run(feed.url())
+            assert result.counts.listed == 1
+            await desk.finish_children()
+        assert proxy.asked
+        (row,) = await pool.fetch("SELECT * FROM proxy_benches")
+        assert row["proxy_sha256"] == hashlib.sha256(dead.encode()).hexdigest()
 
 
 async def test_a_whole_channel_is_ingested(

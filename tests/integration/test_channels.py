@@ -11,11 +11,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from tests.youtube import CHANNEL_ID, PAGE_SIZE, YouTube, serving_youtube, video
 
 from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.failures import JobError
+from soundhash_server.fetching.fetcher import Fetcher
+from soundhash_server.fetching.http import open_session
 from soundhash_server.model import (
     BatchProgress,
     BatchResult,
@@ -33,6 +36,7 @@ from soundhash_server.store.channel_videos import ChannelVideos
 from soundhash_server.store.channels import Channels
 from soundhash_server.store.jobs import Jobs, LeaseLost
 from soundhash_server.store.pool import Pool
+from soundhash_server.store.proxies import ProxyBenches
 from soundhash_server.store.quota import QuotaUses
 from soundhash_workers.channels import ChannelLister
 from soundhash_workers.pipeline import Report
@@ -51,7 +55,9 @@ def youtube() -> Iterator[YouTube]:
 class Desk:
     """Everything about channels but a worker: its lister is called by hand."""
 
-    def __init__(self, settings: Settings, pool: Pool, queue: JobQueue) -> None:
+    def __init__(
+        self, settings: Settings, pool: Pool, queue: JobQueue, session: aiohttp.ClientSession
+    ) -> None:
         self.settings = settings
         self.pool = pool
         self.queue = queue
@@ -64,7 +70,13 @@ class Desk:
             settings, self.channels, self.listed, self.quota, self.jobs, queue
         )
         self.lister = ChannelLister(
-            settings, self.jobs, self.channels, self.listed, queue, self.api
+            settings,
+            self.jobs,
+            self.channels,
+            self.listed,
+            queue,
+            self.api,
+            Fetcher(settings, session, ProxyBenches(pool)),
         )
 
     async def submit(self, channel: str = "@somebody", **spec: Any) -> Job:
@@ -110,11 +122,14 @@ class Desk:
 async def open_desk(pool: Pool, redis_url: str, data_dir: Path, **more: Any) -> AsyncIterator[Desk]:
     settings = Settings.from_env({}, data_dir=data_dir, allow_private_urls=True, **more)
     queue = JobQueue.connect(redis_url)
-    desk = Desk(settings, pool, queue)
     try:
-        yield desk
+        async with open_session(allow_private=True, read_timeout_s=5.0) as session:
+            desk = Desk(settings, pool, queue, session)
+            try:
+                yield desk
+            finally:
+                desk.api.close()
     finally:
-        desk.api.close()
         await queue.close()
 
 

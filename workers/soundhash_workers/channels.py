@@ -23,7 +23,7 @@ from soundhash_server.channel_refs import (
     uploads_of,
 )
 from soundhash_server.fetching.failures import JobError
-from soundhash_server.fetching.listing import list_page
+from soundhash_server.fetching.fetcher import Fetcher
 from soundhash_server.model import (
     BatchProgress,
     BatchResult,
@@ -77,6 +77,7 @@ class ChannelLister:
         listed: ChannelVideos,
         queue: JobQueue,
         youtube: YouTubeApi,
+        fetcher: Fetcher,
     ) -> None:
         self._settings = settings
         self._jobs = jobs
@@ -84,6 +85,7 @@ class ChannelLister:
         self._listed = listed
         self._queue = queue
         self._youtube = youtube
+        self._fetcher = fetcher
 
     async def run(self, lease: Lease, report: Report) -> tuple[BatchProgress, BatchResult]:
         """Lists what is new and submits it; the job's counts and what it came to.
@@ -117,6 +119,7 @@ class _Run:
         self._listed = lister._listed
         self._queue = lister._queue
         self._youtube = lister._youtube
+        self._fetcher = lister._fetcher
         self._job_id = lease.job.id
         self._report = report
         self._asked = parameters
@@ -246,7 +249,7 @@ class _Run:
         url = uploads_of(ref.name) if ref.kind is RefKind.CHANNEL else ref.url
         # New videos push the others back, deleted ones pull them: a page more costs nothing.
         done = max(0, int(cursor.page or 0) - PAGE_SIZE)
-        listing = list_page(url, self._channel.options, self._settings, skip=done)
+        listing = self._fetcher.listing(url, self._channel.options, skip=done)
         async with aclosing(listing) as events:
             batch: list[ListedVideo] = []
             async for event in events:
@@ -261,7 +264,7 @@ class _Run:
             yield _Page(tuple(batch), "")
 
     async def _identify_page(self) -> None:
-        listing = list_page(self._ref().url, self._channel.options, self._settings)
+        listing = self._fetcher.listing(self._ref().url, self._channel.options)
         async with aclosing(listing) as events:
             async for event in events:
                 if isinstance(event, ChannelFacts):

@@ -127,7 +127,9 @@ async def _resources(settings: Settings) -> AsyncIterator[tuple[Dispatcher, Wake
         youtube = YouTubeApi(settings, QuotaUses(pool))
         stack.callback(youtube.close)
         listers: dict[JobKind, Lister] = {
-            JobKind.CHANNEL: ChannelLister(settings, jobs, channels, listed, queue, youtube),
+            JobKind.CHANNEL: ChannelLister(
+                settings, jobs, channels, listed, queue, youtube, fetcher
+            ),
             JobKind.FOLDER: FolderScanner(settings, jobs, queue, FolderFiles(pool), videos),
         }
         runner = JobRunner(settings, jobs, pauses, pipeline, listers, queue, disk)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 import aiohttp
@@ -13,9 +15,10 @@ from soundhash_server.fetching.download import Limits, OnBytes
 from soundhash_server.fetching.failures import REASONS, JobError
 from soundhash_server.fetching.fetch import Fetched, empty, fetch
 from soundhash_server.fetching.http import proxy_addresses
+from soundhash_server.fetching.listing import list_page
 from soundhash_server.fetching.ways import Proxy, Ways, proxies_of, ways_of
 from soundhash_server.fetching.ytdlp import NotWantedError, OnFound
-from soundhash_server.model import FetchOptions
+from soundhash_server.model import ChannelFacts, FetchOptions, ListedVideo
 from soundhash_server.settings import Settings
 from soundhash_server.store.proxies import ProxyBenches
 
@@ -81,6 +84,33 @@ class Fetcher:
                     await self.worked(proxy)
                     return fetched
         raise AssertionError("there is always a way to try")
+
+    async def listing(
+        self, url: str, options: FetchOptions, *, skip: int = 0
+    ) -> AsyncGenerator[ChannelFacts | ListedVideo, None]:
+        """What a list is and its recordings, as `listing.list_page`; close it (``aclosing``).
+
+        A proxy that fails before anything was listed is left out, and the next one is tried.
+        """
+        ways = ways_of(options, self._settings)
+        allow_private = self._settings.allow_private_urls
+        for proxy, is_last in await self.proxies(ways):
+            begun = False
+            try:
+                if proxy is not None:
+                    await proxy_addresses(proxy, allow_private=allow_private)
+                pages = list_page(url, ways, proxy, allow_private=allow_private, skip=skip)
+                async with aclosing(pages) as events:
+                    async for event in events:
+                        begun = True
+                        yield event
+            except JobError as error:
+                await self.failed(proxy, error, is_one_of_many=len(ways.proxies) > 1)
+                if begun or is_last or error.failure.reason != "PROXY_FAILED":
+                    raise
+            else:
+                await self.worked(proxy)
+                return
 
     async def proxies(self, ways: Ways) -> list[tuple[Proxy | None, bool]]:
         """The proxies to try one after the other, each with whether it is the last one; None is

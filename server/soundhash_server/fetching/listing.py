@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import random
-import signal
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from soundhash_server.errors import PlatformError
-from soundhash_server.fetching.failures import REASONS, JobError
-from soundhash_server.fetching.ways import ways_of
+from soundhash_server.fetching.child import running
+from soundhash_server.fetching.failures import JobError
+from soundhash_server.fetching.ways import Proxy, Ways
 from soundhash_server.fetching.ytdlp import base_request
-from soundhash_server.model import ChannelFacts, FetchOptions, ListedVideo
-from soundhash_server.settings import Settings
+from soundhash_server.model import ChannelFacts, ListedVideo
 from soundhash_server.sources import clean_text, split_media_key, url_key
-from soundhash_server.url_guard import not_allowed
 
 _TOTAL_S = 2 * 3600.0
 """Longest listing; the next one goes on where it ended."""
-_SILENCE_S = 180.0
-_LINE_BYTES = 1 << 20
+_CHILD = "soundhash_server.fetching.listing_child"
 _MAX_DESCRIPTION_CHARS = 5000
 _MAX_KEY_CHARS = 2000
 """An index's rows have 2,700 bytes at most."""
@@ -40,7 +32,7 @@ URL_SERVICE = "url"
 
 
 async def list_page(
-    url: str, options: FetchOptions, settings: Settings, *, skip: int = 0
+    url: str, ways: Ways, proxy: Proxy | None, *, allow_private: bool, skip: int = 0
 ) -> AsyncGenerator[ChannelFacts | ListedVideo, None]:
     """What a list is, then its recordings in its order, as they are found.
 
@@ -48,40 +40,16 @@ async def list_page(
     the generator ends, is closed or raises; close it (``aclosing``). Raises JobError (NOT_A_LIST,
     those of fetching), PlatformError (URL_NOT_ALLOWED).
     """
-    ways = ways_of(options, settings)
-    proxy = random.choice(ways.proxies) if ways.proxies else None  # noqa: S311 - no secret
-    request = base_request(url, ways, proxy, allow_private=settings.allow_private_urls)
-    request["skip"] = skip
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "soundhash_server.fetching.listing_child",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-        limit=_LINE_BYTES,
-    )
-    try:
-        assert child.stdin is not None and child.stdout is not None  # noqa: S101 - both are pipes
-        with suppress(ConnectionError):
-            child.stdin.write(json.dumps(request).encode() + b"\n")
-            await child.stdin.drain()
+    request = base_request(url, ways, proxy, allow_private=allow_private) | {"skip": skip}
+    give_up_s = asyncio.get_running_loop().time() + _TOTAL_S
+    async with running(_CHILD, request) as child:
         seen = 0
-        give_up_s = asyncio.get_running_loop().time() + _TOTAL_S
         while True:
             try:
-                async with asyncio.timeout_at(
-                    min(give_up_s, asyncio.get_running_loop().time() + _SILENCE_S)
-                ):
-                    line = await child.stdout.readline()
+                async with asyncio.timeout_at(give_up_s):
+                    said = await child.hear()
             except TimeoutError:
-                raise JobError("FETCH_STALLED", "The list comes too slowly.") from None
-            except ValueError:
-                raise JobError("EXTRACTOR_FAILED", "An entry of the list is too long.") from None
-            if not line:
-                raise JobError("EXTRACTOR_FAILED", "yt-dlp ended without an answer.")
-            said = json.loads(line)
+                raise JobError("FETCH_STALLED", "The list takes too long.") from None
             match said["event"]:
                 case "list":
                     yield to_facts(said)
@@ -94,24 +62,6 @@ async def list_page(
                         return
                 case "done":
                     return
-                case "failed":
-                    raise _failure(said, url)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await asyncio.shield(child.wait())
-
-
-def _failure(said: dict[str, Any], url: str) -> JobError | PlatformError:
-    reason = str(said["reason"])
-    if reason == "URL_NOT_ALLOWED":
-        return not_allowed(urlsplit(url).hostname or "")
-    wait_s = said.get("retry_after_s")
-    return JobError(
-        reason if reason in REASONS else "EXTRACTOR_FAILED",
-        str(said["message"]),
-        retry_after_s=float(wait_s) if isinstance(wait_s, int | float) else None,
-    )
 
 
 def to_listed(values: dict[str, Any]) -> ListedVideo | None:

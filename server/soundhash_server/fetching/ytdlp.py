@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import re
-import signal
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from soundhash_server.errors import PlatformError
+from soundhash_server.fetching.child import Child, running
 from soundhash_server.fetching.download import Limits, OnBytes
-from soundhash_server.fetching.failures import REASONS, JobError
+from soundhash_server.fetching.failures import JobError
 from soundhash_server.fetching.ways import Proxy, Ways
-from soundhash_server.url_guard import not_allowed
 
 SEARCH = "ytsearch1:{}"
 """What yt-dlp fetches for a search."""
-_SILENCE_S = 180.0
-_LINE_BYTES = 4 << 20
+_CHILD = "soundhash_server.fetching.ytdlp_child"
 _MAX_TEXT_CHARS = 500
 _MAX_URL_CHARS = 2048
 _MAX_DESCRIPTION_CHARS = 20_000
@@ -96,25 +90,25 @@ async def fetch_page(
         "ask": on_found is not None,
         "is_search": bool(search),
     }
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "soundhash_server.fetching.ytdlp_child",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-        limit=_LINE_BYTES,
-    )
     try:
-        async with asyncio.timeout(limits.total_s):
-            return await _Talk(child, request, on_bytes, on_found).run()
+        async with asyncio.timeout(limits.total_s), running(_CHILD, request) as child:
+            return await _fetched(child, on_bytes, on_found)
     except TimeoutError:
         raise JobError("FETCH_STALLED", "The source takes too long.") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await asyncio.shield(child.wait())
+
+
+async def _fetched(child: Child, on_bytes: OnBytes, on_found: OnFound | None) -> PageMedia:
+    while True:
+        said = await child.hear()
+        match said:
+            case {"event": "progress", "done": int(done), "total": int(total)}:
+                on_bytes(done, total)
+            case {"event": "found"}:
+                if on_found is not None and not await on_found(_found(said)):
+                    raise NotWantedError
+                await child.say("go")
+            case {"event": "done", "path": path}:
+                return PageMedia(Path(path), _found(said))
 
 
 def base_request(
@@ -143,50 +137,6 @@ def base_request(
             "trusted": proxy.trusted,
         }
     return request
-
-
-class _Talk:
-    """What is said between this process and the child."""
-
-    def __init__(
-        self,
-        child: asyncio.subprocess.Process,
-        request: dict[str, Any],
-        on_bytes: OnBytes,
-        on_found: OnFound | None,
-    ) -> None:
-        self._child = child
-        self._request = request
-        self._on_bytes = on_bytes
-        self._on_found = on_found
-
-    async def run(self) -> PageMedia:
-        assert self._child.stdout is not None  # noqa: S101 - it is a pipe
-        await self._say(json.dumps(self._request))
-        while True:
-            async with asyncio.timeout(_SILENCE_S):
-                line = await self._child.stdout.readline()
-            if not line:
-                raise JobError("EXTRACTOR_FAILED", "yt-dlp ended without an answer.")
-            said: dict[str, Any] = json.loads(line)
-            match said:
-                case {"event": "progress", "done": int(done), "total": int(total)}:
-                    self._on_bytes(done, total)
-                case {"event": "found"}:
-                    if self._on_found is not None and not await self._on_found(_found(said)):
-                        raise NotWantedError
-                    await self._say("go")
-                case {"event": "done", "path": path}:
-                    return PageMedia(Path(path), _found(said))
-                case {"event": "failed", "reason": reason, "message": message}:
-                    url = str(self._request["url"])
-                    raise _failure(str(reason), str(message), url, said.get("retry_after_s"))
-
-    async def _say(self, line: str) -> None:
-        assert self._child.stdin is not None  # noqa: S101 - it is a pipe
-        with contextlib.suppress(ConnectionError):
-            self._child.stdin.write(line.encode() + b"\n")
-            await self._child.stdin.drain()
 
 
 def _found(said: dict[str, Any]) -> Found:
@@ -220,14 +170,3 @@ def _time(timestamp: float) -> datetime | None:
         return datetime.fromtimestamp(timestamp, UTC)
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def _failure(
-    reason: str, message: str, url: str, retry_after_s: object
-) -> JobError | PlatformError:
-    if reason == "URL_NOT_ALLOWED":
-        return not_allowed(url)
-    wait_s = float(retry_after_s) if isinstance(retry_after_s, (int, float)) else None
-    return JobError(
-        reason if reason in REASONS else "EXTRACTOR_FAILED", message, retry_after_s=wait_s
-    )
