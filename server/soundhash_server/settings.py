@@ -77,6 +77,9 @@ class Settings:
         256 << 20, "Uploads and downloads stop with DISK_FULL below this.", minimum=0
     )
     max_streams: int = setting(64, "MatchStream calls at once.", minimum=1)
+    stream_resume_s: float = setting(
+        60.0, "How long a stream whose connection broke waits for its client.", minimum=0
+    )
     stream_idle_s: float = setting(
         30.0, "A stream or upload that sends nothing for this long is ended.", minimum=0.1
     )
@@ -142,6 +145,12 @@ class Settings:
     max_host_jobs: int = setting(2, "Jobs at once that fetch from one host.", minimum=1)
     max_channel_jobs: int = setting(4, "Jobs at once of one channel.", minimum=1)
     max_channels: int = setting(2, "Channels and folders listed at once by a worker.", minimum=1)
+    max_monitors: int = setting(
+        50, "Live sources that a worker listens to at once; 0: it leaves them to others.", minimum=0
+    )
+    monitor_lease_s: float = setting(
+        15.0, "A worker that is silent for this long loses its monitors to others.", minimum=1
+    )
     host_refusals: int = setting(
         5, "Refusals in a row after which a host is paused as a whole.", minimum=1
     )

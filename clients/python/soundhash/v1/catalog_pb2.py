@@ -27,9 +27,10 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from soundhash.v1 import ingest_pb2 as soundhash_dot_v1_dot_ingest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asoundhash/v1/catalog.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x03\n\x05Video\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x12\n\nsource_url\x18\x03 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x05 \x01(\t\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63ontent_sha256\x18\x07 \x01(\t\x12\x15\n\rsegment_count\x18\x08 \x01(\x05\x12\x16\n\x0elandmark_count\x18\t \x01(\x03\x12\x15\n\rparams_digest\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07service\x18\r \x01(\t\x12\x10\n\x08media_id\x18\x0e \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x0f \x01(\t\x12\x30\n\x0cpublish_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rthumbnail_url\x18\x11 \x01(\t\"\'\n\x0fGetVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\x8a\x01\n\x11ListVideosRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x19\n\x07\x63hannel\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1d\n\x0b\x65xternal_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"R\n\x12ListVideosResponse\x12#\n\x06videos\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Video\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x13SearchVideosRequest\x12\x19\n\x05query\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"T\n\x14SearchVideosResponse\x12#\n\x06videos\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Video\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb7\x04\n\x12UpdateVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x17\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\xbd\x01\n\nsource_url\x18\x03 \x01(\tB\xa8\x01\xbaH\xa4\x01r\x03\x18\x80\x10\xba\x01\x9b\x01\n\x0fsource_url.http\x12+must be empty or an http:// or https:// URL\x1a[this == \'\' || (this.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\')))\x12\x1d\n\x0b\x65xternal_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x07\x63hannel\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\xf7\x01\n\x0bupdate_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\xc5\x01\xbaH\xc1\x01\xba\x01\xba\x01\n\x11update_mask.known\x12\x41must name at least one of title, source_url, external_id, channel\x1a\x62this.paths.size() > 0 && this.paths.all(p, p in [\'title\', \'source_url\', \'external_id\', \'channel\'])\xc8\x01\x01\"*\n\x12\x44\x65leteVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x32\x87\x03\n\x0e\x43\x61talogService\x12>\n\x08GetVideo\x12\x1d.soundhash.v1.GetVideoRequest\x1a\x13.soundhash.v1.Video\x12O\n\nListVideos\x12\x1f.soundhash.v1.ListVideosRequest\x1a .soundhash.v1.ListVideosResponse\x12U\n\x0cSearchVideos\x12!.soundhash.v1.SearchVideosRequest\x1a\".soundhash.v1.SearchVideosResponse\x12\x44\n\x0bUpdateVideo\x12 .soundhash.v1.UpdateVideoRequest\x1a\x13.soundhash.v1.Video\x12G\n\x0b\x44\x65leteVideo\x12 .soundhash.v1.DeleteVideoRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asoundhash/v1/catalog.proto\x12\x0csoundhash.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19soundhash/v1/ingest.proto\"\x8c\x04\n\x05Video\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x12\n\nsource_url\x18\x03 \x01(\t\x12\x13\n\x0b\x65xternal_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x05 \x01(\t\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63ontent_sha256\x18\x07 \x01(\t\x12\x15\n\rsegment_count\x18\x08 \x01(\x05\x12\x16\n\x0elandmark_count\x18\t \x01(\x03\x12\x15\n\rparams_digest\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07service\x18\r \x01(\t\x12\x10\n\x08media_id\x18\x0e \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x0f \x01(\t\x12\x30\n\x0cpublish_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rthumbnail_url\x18\x11 \x01(\t\x12\x12\n\nmonitor_id\x18\x12 \x01(\t\x12,\n\x08\x61ir_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\'\n\x0fGetVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xab\x01\n\x11ListVideosRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x19\n\x07\x63hannel\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1d\n\x0b\x65xternal_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1f\n\nmonitor_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"R\n\x12ListVideosResponse\x12#\n\x06videos\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Video\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x13SearchVideosRequest\x12\x19\n\x05query\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x02\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\"T\n\x14SearchVideosResponse\x12#\n\x06videos\x18\x01 \x03(\x0b\x32\x13.soundhash.v1.Video\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb7\x04\n\x12UpdateVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x17\n\x05title\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xf4\x03\x12\xbd\x01\n\nsource_url\x18\x03 \x01(\tB\xa8\x01\xbaH\xa4\x01r\x03\x18\x80\x10\xba\x01\x9b\x01\n\x0fsource_url.http\x12+must be empty or an http:// or https:// URL\x1a[this == \'\' || (this.isUri() && (this.startsWith(\'http://\') || this.startsWith(\'https://\')))\x12\x1d\n\x0b\x65xternal_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x19\n\x07\x63hannel\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\xf7\x01\n\x0bupdate_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\xc5\x01\xbaH\xc1\x01\xba\x01\xba\x01\n\x11update_mask.known\x12\x41must name at least one of title, source_url, external_id, channel\x1a\x62this.paths.size() > 0 && this.paths.all(p, p in [\'title\', \'source_url\', \'external_id\', \'channel\'])\xc8\x01\x01\"*\n\x12\x44\x65leteVideoRequest\x12\x14\n\x02id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"|\n\x15\x46indDuplicatesRequest\x12#\n\tvideo_ids\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\x12>\n\nmin_shared\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x03\x08\xd8\x04\x32\x02\x08\x03\"\xfd\x01\n\x0bSharedRange\x12.\n\x0b\x66irst_start\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\tfirst_end\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0csecond_start\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nsecond_end\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05speed\x18\x05 \x01(\x01\x12\r\n\x05pitch\x18\x06 \x01(\x01\x12\x12\n\nconfidence\x18\x07 \x01(\x01\"\xd9\x01\n\rDuplicatePair\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.soundhash.v1.DuplicateKind\x12\"\n\x05\x66irst\x18\x02 \x01(\x0b\x32\x13.soundhash.v1.Video\x12#\n\x06second\x18\x03 \x01(\x0b\x32\x13.soundhash.v1.Video\x12)\n\x06ranges\x18\x04 \x03(\x0b\x32\x19.soundhash.v1.SharedRange\x12\x13\n\x0b\x66irst_share\x18\x05 \x01(\x01\x12\x14\n\x0csecond_share\x18\x06 \x01(\x01\"\xcf\x01\n\x15ListDuplicatesRequest\x12\x1b\n\x06job_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12\x1d\n\x08video_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12=\n\x05kinds\x18\x05 \x03(\x0e\x32\x1b.soundhash.v1.DuplicateKindB\x11\xbaH\x0e\x92\x01\x0b\x10\x03\"\x07\x82\x01\x04\x10\x01 \x00\"\x7f\n\x16ListDuplicatesResponse\x12*\n\x05pairs\x18\x01 \x03(\x0b\x32\x1b.soundhash.v1.DuplicatePair\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08*\x81\x01\n\rDuplicateKind\x12\x1e\n\x1a\x44UPLICATE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44UPLICATE_KIND_FULL\x10\x01\x12\x1b\n\x17\x44UPLICATE_KIND_CONTAINS\x10\x02\x12\x1a\n\x16\x44UPLICATE_KIND_PARTIAL\x10\x03\x32\xae\x04\n\x0e\x43\x61talogService\x12>\n\x08GetVideo\x12\x1d.soundhash.v1.GetVideoRequest\x1a\x13.soundhash.v1.Video\x12O\n\nListVideos\x12\x1f.soundhash.v1.ListVideosRequest\x1a .soundhash.v1.ListVideosResponse\x12U\n\x0cSearchVideos\x12!.soundhash.v1.SearchVideosRequest\x1a\".soundhash.v1.SearchVideosResponse\x12\x44\n\x0bUpdateVideo\x12 .soundhash.v1.UpdateVideoRequest\x1a\x13.soundhash.v1.Video\x12G\n\x0b\x44\x65leteVideo\x12 .soundhash.v1.DeleteVideoRequest\x1a\x16.google.protobuf.Empty\x12H\n\x0e\x46indDuplicates\x12#.soundhash.v1.FindDuplicatesRequest\x1a\x11.soundhash.v1.Job\x12[\n\x0eListDuplicates\x12#.soundhash.v1.ListDuplicatesRequest\x1a$.soundhash.v1.ListDuplicatesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTVIDEOSREQUEST'].fields_by_name['channel']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_LISTVIDEOSREQUEST'].fields_by_name['external_id']._loaded_options = None
   _globals['_LISTVIDEOSREQUEST'].fields_by_name['external_id']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_LISTVIDEOSREQUEST'].fields_by_name['monitor_id']._loaded_options = None
+  _globals['_LISTVIDEOSREQUEST'].fields_by_name['monitor_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_SEARCHVIDEOSREQUEST'].fields_by_name['query']._loaded_options = None
   _globals['_SEARCHVIDEOSREQUEST'].fields_by_name['query']._serialized_options = b'\272H\007r\005\020\001\030\200\002'
   _globals['_SEARCHVIDEOSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -66,22 +69,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEVIDEOREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\301\001\272\001\272\001\n\021update_mask.known\022Amust name at least one of title, source_url, external_id, channel\032bthis.paths.size() > 0 && this.paths.all(p, p in [\'title\', \'source_url\', \'external_id\', \'channel\'])\310\001\001'
   _globals['_DELETEVIDEOREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_DELETEVIDEOREQUEST'].fields_by_name['id']._serialized_options = b'\272H\005r\003\260\001\001'
-  _globals['_VIDEO']._serialized_start=202
-  _globals['_VIDEO']._serialized_end=660
-  _globals['_GETVIDEOREQUEST']._serialized_start=662
-  _globals['_GETVIDEOREQUEST']._serialized_end=701
-  _globals['_LISTVIDEOSREQUEST']._serialized_start=704
-  _globals['_LISTVIDEOSREQUEST']._serialized_end=842
-  _globals['_LISTVIDEOSRESPONSE']._serialized_start=844
-  _globals['_LISTVIDEOSRESPONSE']._serialized_end=926
-  _globals['_SEARCHVIDEOSREQUEST']._serialized_start=928
-  _globals['_SEARCHVIDEOSREQUEST']._serialized_end=1037
-  _globals['_SEARCHVIDEOSRESPONSE']._serialized_start=1039
-  _globals['_SEARCHVIDEOSRESPONSE']._serialized_end=1123
-  _globals['_UPDATEVIDEOREQUEST']._serialized_start=1126
-  _globals['_UPDATEVIDEOREQUEST']._serialized_end=1693
-  _globals['_DELETEVIDEOREQUEST']._serialized_start=1695
-  _globals['_DELETEVIDEOREQUEST']._serialized_end=1737
-  _globals['_CATALOGSERVICE']._serialized_start=1740
-  _globals['_CATALOGSERVICE']._serialized_end=2131
+  _globals['_FINDDUPLICATESREQUEST'].fields_by_name['video_ids']._loaded_options = None
+  _globals['_FINDDUPLICATESREQUEST'].fields_by_name['video_ids']._serialized_options = b'\272H\r\222\001\n\020\350\007\"\005r\003\260\001\001'
+  _globals['_FINDDUPLICATESREQUEST'].fields_by_name['min_shared']._loaded_options = None
+  _globals['_FINDDUPLICATESREQUEST'].fields_by_name['min_shared']._serialized_options = b'\272H\014\252\001\t\"\003\010\330\0042\002\010\003'
+  _globals['_LISTDUPLICATESREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_LISTDUPLICATESREQUEST'].fields_by_name['job_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_LISTDUPLICATESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTDUPLICATESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
+  _globals['_LISTDUPLICATESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTDUPLICATESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
+  _globals['_LISTDUPLICATESREQUEST'].fields_by_name['video_id']._loaded_options = None
+  _globals['_LISTDUPLICATESREQUEST'].fields_by_name['video_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_LISTDUPLICATESREQUEST'].fields_by_name['kinds']._loaded_options = None
+  _globals['_LISTDUPLICATESREQUEST'].fields_by_name['kinds']._serialized_options = b'\272H\016\222\001\013\020\003\"\007\202\001\004\020\001 \000'
+  _globals['_DUPLICATEKIND']._serialized_start=2807
+  _globals['_DUPLICATEKIND']._serialized_end=2936
+  _globals['_VIDEO']._serialized_start=229
+  _globals['_VIDEO']._serialized_end=753
+  _globals['_GETVIDEOREQUEST']._serialized_start=755
+  _globals['_GETVIDEOREQUEST']._serialized_end=794
+  _globals['_LISTVIDEOSREQUEST']._serialized_start=797
+  _globals['_LISTVIDEOSREQUEST']._serialized_end=968
+  _globals['_LISTVIDEOSRESPONSE']._serialized_start=970
+  _globals['_LISTVIDEOSRESPONSE']._serialized_end=1052
+  _globals['_SEARCHVIDEOSREQUEST']._serialized_start=1054
+  _globals['_SEARCHVIDEOSREQUEST']._serialized_end=1163
+  _globals['_SEARCHVIDEOSRESPONSE']._serialized_start=1165
+  _globals['_SEARCHVIDEOSRESPONSE']._serialized_end=1249
+  _globals['_UPDATEVIDEOREQUEST']._serialized_start=1252
+  _globals['_UPDATEVIDEOREQUEST']._serialized_end=1819
+  _globals['_DELETEVIDEOREQUEST']._serialized_start=1821
+  _globals['_DELETEVIDEOREQUEST']._serialized_end=1863
+  _globals['_FINDDUPLICATESREQUEST']._serialized_start=1865
+  _globals['_FINDDUPLICATESREQUEST']._serialized_end=1989
+  _globals['_SHAREDRANGE']._serialized_start=1992
+  _globals['_SHAREDRANGE']._serialized_end=2245
+  _globals['_DUPLICATEPAIR']._serialized_start=2248
+  _globals['_DUPLICATEPAIR']._serialized_end=2465
+  _globals['_LISTDUPLICATESREQUEST']._serialized_start=2468
+  _globals['_LISTDUPLICATESREQUEST']._serialized_end=2675
+  _globals['_LISTDUPLICATESRESPONSE']._serialized_start=2677
+  _globals['_LISTDUPLICATESRESPONSE']._serialized_end=2804
+  _globals['_CATALOGSERVICE']._serialized_start=2939
+  _globals['_CATALOGSERVICE']._serialized_end=3497
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _DuplicateKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DuplicateKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DuplicateKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DUPLICATE_KIND_UNSPECIFIED: _DuplicateKind.ValueType  # 0
+    """Not set."""
+    DUPLICATE_KIND_FULL: _DuplicateKind.ValueType  # 1
+    """The same from begin to end."""
+    DUPLICATE_KIND_CONTAINS: _DuplicateKind.ValueType  # 2
+    """All of `second` is in `first`, which is longer."""
+    DUPLICATE_KIND_PARTIAL: _DuplicateKind.ValueType  # 3
+    """They share passages."""
+
+class DuplicateKind(_DuplicateKind, metaclass=_DuplicateKindEnumTypeWrapper):
+    """DuplicateKind says how two videos are alike."""
+
+DUPLICATE_KIND_UNSPECIFIED: DuplicateKind.ValueType  # 0
+"""Not set."""
+DUPLICATE_KIND_FULL: DuplicateKind.ValueType  # 1
+"""The same from begin to end."""
+DUPLICATE_KIND_CONTAINS: DuplicateKind.ValueType  # 2
+"""All of `second` is in `first`, which is longer."""
+DUPLICATE_KIND_PARTIAL: DuplicateKind.ValueType  # 3
+"""They share passages."""
+Global___DuplicateKind: _TypeAlias = DuplicateKind  # noqa: Y015
 
 @_typing.final
 class Video(_message.Message):
@@ -44,6 +73,8 @@ class Video(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PUBLISH_TIME_FIELD_NUMBER: _builtins.int
     THUMBNAIL_URL_FIELD_NUMBER: _builtins.int
+    MONITOR_ID_FIELD_NUMBER: _builtins.int
+    AIR_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Server-assigned UUID."""
     title: _builtins.str
@@ -73,6 +104,10 @@ class Video(_message.Message):
     """Description that the source gives, at most 5,000 characters."""
     thumbnail_url: _builtins.str
     """Address of the source's preview picture."""
+    monitor_id: _builtins.str
+    """UUID of the monitor that heard it: a part of what was on the air, which is
+    deleted after the monitor's window. Empty for all other videos.
+    """
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Length of the decoded audio."""
@@ -88,6 +123,10 @@ class Video(_message.Message):
     @_builtins.property
     def publish_time(self) -> _timestamp_pb2.Timestamp:
         """When the source published it. Unset when unknown."""
+
+    @_builtins.property
+    def air_time(self) -> _timestamp_pb2.Timestamp:
+        """When its first second was on the air. Set with `monitor_id`."""
 
     def __init__(
         self,
@@ -109,10 +148,12 @@ class Video(_message.Message):
         description: _builtins.str = ...,
         publish_time: _timestamp_pb2.Timestamp | None = ...,
         thumbnail_url: _builtins.str = ...,
+        monitor_id: _builtins.str = ...,
+        air_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "duration", b"duration", "publish_time", b"publish_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["air_time", b"air_time", "create_time", b"create_time", "duration", b"duration", "publish_time", b"publish_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "content_sha256", b"content_sha256", "create_time", b"create_time", "description", b"description", "duration", b"duration", "external_id", b"external_id", "id", b"id", "landmark_count", b"landmark_count", "media_id", b"media_id", "params_digest", b"params_digest", "publish_time", b"publish_time", "segment_count", b"segment_count", "service", b"service", "source_url", b"source_url", "thumbnail_url", b"thumbnail_url", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["air_time", b"air_time", "channel", b"channel", "content_sha256", b"content_sha256", "create_time", b"create_time", "description", b"description", "duration", b"duration", "external_id", b"external_id", "id", b"id", "landmark_count", b"landmark_count", "media_id", b"media_id", "monitor_id", b"monitor_id", "params_digest", b"params_digest", "publish_time", b"publish_time", "segment_count", b"segment_count", "service", b"service", "source_url", b"source_url", "thumbnail_url", b"thumbnail_url", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -150,6 +191,7 @@ class ListVideosRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
     EXTERNAL_ID_FIELD_NUMBER: _builtins.int
+    MONITOR_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most videos to return, 1 to 1000. 0 means 50."""
     page_token: _builtins.str
@@ -158,6 +200,10 @@ class ListVideosRequest(_message.Message):
     """Only videos of this channel (exact name). Empty for all."""
     external_id: _builtins.str
     """Only the video with this external id. Empty for all."""
+    monitor_id: _builtins.str
+    """What this monitor has heard, instead of the videos. Empty: only videos that
+    no monitor made.
+    """
     def __init__(
         self,
         *,
@@ -165,10 +211,11 @@ class ListVideosRequest(_message.Message):
         page_token: _builtins.str = ...,
         channel: _builtins.str = ...,
         external_id: _builtins.str = ...,
+        monitor_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "external_id", b"external_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "external_id", b"external_id", "monitor_id", b"monitor_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,3 +378,211 @@ class DeleteVideoRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteVideoRequest: _TypeAlias = DeleteVideoRequest  # noqa: Y015
+
+@_typing.final
+class FindDuplicatesRequest(_message.Message):
+    """Request of CatalogService.FindDuplicates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIDEO_IDS_FIELD_NUMBER: _builtins.int
+    MIN_SHARED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def video_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only pairs with one of these videos, at most 1000. Empty: all pairs."""
+
+    @_builtins.property
+    def min_shared(self) -> _duration_pb2.Duration:
+        """Shortest passage that is told, 3 s to 600 s. Unset: 10 s."""
+
+    def __init__(
+        self,
+        *,
+        video_ids: _abc.Iterable[_builtins.str] | None = ...,
+        min_shared: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_shared", b"min_shared"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_shared", b"min_shared", "video_ids", b"video_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindDuplicatesRequest: _TypeAlias = FindDuplicatesRequest  # noqa: Y015
+
+@_typing.final
+class SharedRange(_message.Message):
+    """SharedRange is a passage that is in two videos."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_START_FIELD_NUMBER: _builtins.int
+    FIRST_END_FIELD_NUMBER: _builtins.int
+    SECOND_START_FIELD_NUMBER: _builtins.int
+    SECOND_END_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
+    PITCH_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    speed: _builtins.float
+    """How fast the first plays against the second: 1.05 is 5 % faster."""
+    pitch: _builtins.float
+    """Pitch of the first against the second, a frequency ratio."""
+    confidence: _builtins.float
+    """Calibrated probability that it is the same sound, 0 to 1."""
+    @_builtins.property
+    def first_start(self) -> _duration_pb2.Duration:
+        """Where it begins in the first video."""
+
+    @_builtins.property
+    def first_end(self) -> _duration_pb2.Duration:
+        """Where it ends in the first video."""
+
+    @_builtins.property
+    def second_start(self) -> _duration_pb2.Duration:
+        """Where it begins in the second video."""
+
+    @_builtins.property
+    def second_end(self) -> _duration_pb2.Duration:
+        """Where it ends in the second video."""
+
+    def __init__(
+        self,
+        *,
+        first_start: _duration_pb2.Duration | None = ...,
+        first_end: _duration_pb2.Duration | None = ...,
+        second_start: _duration_pb2.Duration | None = ...,
+        second_end: _duration_pb2.Duration | None = ...,
+        speed: _builtins.float = ...,
+        pitch: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_end", b"first_end", "first_start", b"first_start", "second_end", b"second_end", "second_start", b"second_start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "first_end", b"first_end", "first_start", b"first_start", "pitch", b"pitch", "second_end", b"second_end", "second_start", b"second_start", "speed", b"speed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedRange: _TypeAlias = SharedRange  # noqa: Y015
+
+@_typing.final
+class DuplicatePair(_message.Message):
+    """DuplicatePair is two videos that are alike."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    SECOND_FIELD_NUMBER: _builtins.int
+    RANGES_FIELD_NUMBER: _builtins.int
+    FIRST_SHARE_FIELD_NUMBER: _builtins.int
+    SECOND_SHARE_FIELD_NUMBER: _builtins.int
+    kind: Global___DuplicateKind.ValueType
+    """How."""
+    first_share: _builtins.float
+    """Part of the first video that the ranges cover, 0 to 1."""
+    second_share: _builtins.float
+    """Part of the second video that the ranges cover, 0 to 1."""
+    @_builtins.property
+    def first(self) -> Global___Video:
+        """The longer video; of equal ones the older."""
+
+    @_builtins.property
+    def second(self) -> Global___Video:
+        """The other one."""
+
+    @_builtins.property
+    def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___SharedRange]:
+        """The passages they share, in the order of the first video."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___DuplicateKind.ValueType = ...,
+        first: Global___Video | None = ...,
+        second: Global___Video | None = ...,
+        ranges: _abc.Iterable[Global___SharedRange] | None = ...,
+        first_share: _builtins.float = ...,
+        second_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "second", b"second"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "first_share", b"first_share", "kind", b"kind", "ranges", b"ranges", "second", b"second", "second_share", b"second_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DuplicatePair: _TypeAlias = DuplicatePair  # noqa: Y015
+
+@_typing.final
+class ListDuplicatesRequest(_message.Message):
+    """Request of CatalogService.ListDuplicates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VIDEO_ID_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """UUID of the job. Empty: the latest DUPLICATES job."""
+    page_size: _builtins.int
+    """Most pairs to return, 1 to 1000. 0 means 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous page. Empty for the first page."""
+    video_id: _builtins.str
+    """Only pairs with this video. Empty for all."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___DuplicateKind.ValueType]:
+        """Only pairs of these kinds. Empty for all."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        video_id: _builtins.str = ...,
+        kinds: _abc.Iterable[Global___DuplicateKind.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "kinds", b"kinds", "page_size", b"page_size", "page_token", b"page_token", "video_id", b"video_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDuplicatesRequest: _TypeAlias = ListDuplicatesRequest  # noqa: Y015
+
+@_typing.final
+class ListDuplicatesResponse(_message.Message):
+    """Response of CatalogService.ListDuplicates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAIRS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token for the next page. Empty on the last page."""
+    job_id: _builtins.str
+    """UUID of the job whose pairs they are."""
+    complete: _builtins.bool
+    """Whether the job has finished: until then more may come."""
+    @_builtins.property
+    def pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___DuplicatePair]:
+        """The pairs of this page. Pairs of deleted videos are left out."""
+
+    def __init__(
+        self,
+        *,
+        pairs: _abc.Iterable[Global___DuplicatePair] | None = ...,
+        next_page_token: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "job_id", b"job_id", "next_page_token", b"next_page_token", "pairs", b"pairs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDuplicatesResponse: _TypeAlias = ListDuplicatesResponse  # noqa: Y015

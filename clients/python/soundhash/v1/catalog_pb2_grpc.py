@@ -5,6 +5,7 @@ import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from soundhash.v1 import catalog_pb2 as soundhash_dot_v1_dot_catalog__pb2
+from soundhash.v1 import ingest_pb2 as soundhash_dot_v1_dot_ingest__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -61,6 +62,16 @@ class CatalogServiceStub:
                 request_serializer=soundhash_dot_v1_dot_catalog__pb2.DeleteVideoRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.FindDuplicates = channel.unary_unary(
+                '/soundhash.v1.CatalogService/FindDuplicates',
+                request_serializer=soundhash_dot_v1_dot_catalog__pb2.FindDuplicatesRequest.SerializeToString,
+                response_deserializer=soundhash_dot_v1_dot_ingest__pb2.Job.FromString,
+                _registered_method=True)
+        self.ListDuplicates = channel.unary_unary(
+                '/soundhash.v1.CatalogService/ListDuplicates',
+                request_serializer=soundhash_dot_v1_dot_catalog__pb2.ListDuplicatesRequest.SerializeToString,
+                response_deserializer=soundhash_dot_v1_dot_catalog__pb2.ListDuplicatesResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
@@ -106,6 +117,27 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindDuplicates(self, request, context):
+        """Compares all videos with one another, as a DUPLICATES job: which are the
+        same, contain one another or share passages, also at another speed. Watch it
+        with IngestService.WatchJob; ListDuplicates has what it has found so far.
+        While one is unfinished, asking again returns it. NOT_FOUND
+        (VIDEO_NOT_FOUND) for an unknown video.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDuplicates(self, request, context):
+        """Lists what a DUPLICATES job has found, the longest shared passages first;
+        the order is stable while paging once the job has finished. NOT_FOUND
+        (JOB_NOT_FOUND), FAILED_PRECONDITION (NO_DUPLICATES_JOB: none was ever
+        started, or the job does something else).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -133,6 +165,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.DeleteVideo,
                     request_deserializer=soundhash_dot_v1_dot_catalog__pb2.DeleteVideoRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'FindDuplicates': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindDuplicates,
+                    request_deserializer=soundhash_dot_v1_dot_catalog__pb2.FindDuplicatesRequest.FromString,
+                    response_serializer=soundhash_dot_v1_dot_ingest__pb2.Job.SerializeToString,
+            ),
+            'ListDuplicates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDuplicates,
+                    request_deserializer=soundhash_dot_v1_dot_catalog__pb2.ListDuplicatesRequest.FromString,
+                    response_serializer=soundhash_dot_v1_dot_catalog__pb2.ListDuplicatesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -271,6 +313,60 @@ class CatalogService:
             '/soundhash.v1.CatalogService/DeleteVideo',
             soundhash_dot_v1_dot_catalog__pb2.DeleteVideoRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindDuplicates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/soundhash.v1.CatalogService/FindDuplicates',
+            soundhash_dot_v1_dot_catalog__pb2.FindDuplicatesRequest.SerializeToString,
+            soundhash_dot_v1_dot_ingest__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDuplicates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/soundhash.v1.CatalogService/ListDuplicates',
+            soundhash_dot_v1_dot_catalog__pb2.ListDuplicatesRequest.SerializeToString,
+            soundhash_dot_v1_dot_catalog__pb2.ListDuplicatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

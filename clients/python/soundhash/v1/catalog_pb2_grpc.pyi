@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import empty_pb2 as _empty_pb2
 from grpc import aio as _aio
 from soundhash.v1 import catalog_pb2 as _catalog_pb2
+from soundhash.v1 import ingest_pb2 as _ingest_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -52,6 +53,19 @@ class CatalogServiceStub:
     """Removes a video, its fingerprints and its place in the index. It is gone
     from answers when the call returns. Past matches keep their record.
     """
+    FindDuplicates: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.FindDuplicatesRequest, _ingest_pb2.Job]
+    """Compares all videos with one another, as a DUPLICATES job: which are the
+    same, contain one another or share passages, also at another speed. Watch it
+    with IngestService.WatchJob; ListDuplicates has what it has found so far.
+    While one is unfinished, asking again returns it. NOT_FOUND
+    (VIDEO_NOT_FOUND) for an unknown video.
+    """
+    ListDuplicates: _grpc.UnaryUnaryMultiCallable[_catalog_pb2.ListDuplicatesRequest, _catalog_pb2.ListDuplicatesResponse]
+    """Lists what a DUPLICATES job has found, the longest shared passages first;
+    the order is stable while paging once the job has finished. NOT_FOUND
+    (JOB_NOT_FOUND), FAILED_PRECONDITION (NO_DUPLICATES_JOB: none was ever
+    started, or the job does something else).
+    """
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
@@ -75,6 +89,19 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     DeleteVideo: _aio.UnaryUnaryMultiCallable[_catalog_pb2.DeleteVideoRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Removes a video, its fingerprints and its place in the index. It is gone
     from answers when the call returns. Past matches keep their record.
+    """
+    FindDuplicates: _aio.UnaryUnaryMultiCallable[_catalog_pb2.FindDuplicatesRequest, _ingest_pb2.Job]  # type: ignore[assignment]
+    """Compares all videos with one another, as a DUPLICATES job: which are the
+    same, contain one another or share passages, also at another speed. Watch it
+    with IngestService.WatchJob; ListDuplicates has what it has found so far.
+    While one is unfinished, asking again returns it. NOT_FOUND
+    (VIDEO_NOT_FOUND) for an unknown video.
+    """
+    ListDuplicates: _aio.UnaryUnaryMultiCallable[_catalog_pb2.ListDuplicatesRequest, _catalog_pb2.ListDuplicatesResponse]  # type: ignore[assignment]
+    """Lists what a DUPLICATES job has found, the longest shared passages first;
+    the order is stable while paging once the job has finished. NOT_FOUND
+    (JOB_NOT_FOUND), FAILED_PRECONDITION (NO_DUPLICATES_JOB: none was ever
+    started, or the job does something else).
     """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -126,6 +153,31 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
         """Removes a video, its fingerprints and its place in the index. It is gone
         from answers when the call returns. Past matches keep their record.
+        """
+
+    @_abc_1.abstractmethod
+    def FindDuplicates(
+        self,
+        request: _catalog_pb2.FindDuplicatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.Job, _abc.Awaitable[_ingest_pb2.Job]]:
+        """Compares all videos with one another, as a DUPLICATES job: which are the
+        same, contain one another or share passages, also at another speed. Watch it
+        with IngestService.WatchJob; ListDuplicates has what it has found so far.
+        While one is unfinished, asking again returns it. NOT_FOUND
+        (VIDEO_NOT_FOUND) for an unknown video.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDuplicates(
+        self,
+        request: _catalog_pb2.ListDuplicatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_pb2.ListDuplicatesResponse, _abc.Awaitable[_catalog_pb2.ListDuplicatesResponse]]:
+        """Lists what a DUPLICATES job has found, the longest shared passages first;
+        the order is stable while paging once the job has finished. NOT_FOUND
+        (JOB_NOT_FOUND), FAILED_PRECONDITION (NO_DUPLICATES_JOB: none was ever
+        started, or the job does something else).
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

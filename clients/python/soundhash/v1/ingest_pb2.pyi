@@ -35,6 +35,8 @@ class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.Value
     """List a channel and have its new videos ingested."""
     JOB_KIND_FOLDER: _JobKind.ValueType  # 3
     """Compare a folder with the catalogue and have the difference carried out."""
+    JOB_KIND_DUPLICATES: _JobKind.ValueType  # 4
+    """Compares all videos with one another (CatalogService.FindDuplicates)."""
 
 class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper):
     """JobKind says what a job does."""
@@ -47,6 +49,8 @@ JOB_KIND_CHANNEL: JobKind.ValueType  # 2
 """List a channel and have its new videos ingested."""
 JOB_KIND_FOLDER: JobKind.ValueType  # 3
 """Compare a folder with the catalogue and have the difference carried out."""
+JOB_KIND_DUPLICATES: JobKind.ValueType  # 4
+"""Compares all videos with one another (CatalogService.FindDuplicates)."""
 Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
 
 class _JobState:
@@ -113,6 +117,8 @@ class _JobStepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobStep.Value
     """Listing a channel or a folder."""
     JOB_STEP_KEEP: _JobStep.ValueType  # 6
     """Keeping audio in object storage."""
+    JOB_STEP_COMPARE: _JobStep.ValueType  # 7
+    """Comparing videos with one another."""
 
 class JobStep(_JobStep, metaclass=_JobStepEnumTypeWrapper):
     """JobStep is what a running job is doing."""
@@ -131,6 +137,8 @@ JOB_STEP_LIST: JobStep.ValueType  # 5
 """Listing a channel or a folder."""
 JOB_STEP_KEEP: JobStep.ValueType  # 6
 """Keeping audio in object storage."""
+JOB_STEP_COMPARE: JobStep.ValueType  # 7
+"""Comparing videos with one another."""
 Global___JobStep: _TypeAlias = JobStep  # noqa: Y015
 
 @_typing.final
@@ -604,6 +612,76 @@ class IngestResult(_message.Message):
 Global___IngestResult: _TypeAlias = IngestResult  # noqa: Y015
 
 @_typing.final
+class DuplicatesParameters(_message.Message):
+    """DuplicatesParameters is what a DUPLICATES job was asked to do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIDEO_IDS_FIELD_NUMBER: _builtins.int
+    MIN_SHARED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def video_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """UUIDs of the videos whose pairs are wanted. Empty: all."""
+
+    @_builtins.property
+    def min_shared(self) -> _duration_pb2.Duration:
+        """Shortest passage that is told."""
+
+    def __init__(
+        self,
+        *,
+        video_ids: _abc.Iterable[_builtins.str] | None = ...,
+        min_shared: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["min_shared", b"min_shared"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_shared", b"min_shared", "video_ids", b"video_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DuplicatesParameters: _TypeAlias = DuplicatesParameters  # noqa: Y015
+
+@_typing.final
+class DuplicatesResult(_message.Message):
+    """DuplicatesResult is what a DUPLICATES job has found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIDEOS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    FULL_FIELD_NUMBER: _builtins.int
+    CONTAINS_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
+    videos: _builtins.int
+    """Videos that were compared."""
+    full: _builtins.int
+    """Pairs that are the same."""
+    contains: _builtins.int
+    """Pairs of which one contains the other."""
+    partial: _builtins.int
+    """Pairs that share passages."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Their length together."""
+
+    def __init__(
+        self,
+        *,
+        videos: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        full: _builtins.int = ...,
+        contains: _builtins.int = ...,
+        partial: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contains", b"contains", "duration", b"duration", "full", b"full", "partial", b"partial", "videos", b"videos"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DuplicatesResult: _TypeAlias = DuplicatesResult  # noqa: Y015
+
+@_typing.final
 class Job(_message.Message):
     """Job is a piece of work that workers carry out."""
 
@@ -624,8 +702,10 @@ class Job(_message.Message):
     INGEST_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
     FOLDER_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
     INGEST_RESULT_FIELD_NUMBER: _builtins.int
     BATCH_RESULT_FIELD_NUMBER: _builtins.int
+    DUPLICATES_RESULT_FIELD_NUMBER: _builtins.int
     PARENT_ID_FIELD_NUMBER: _builtins.int
     SOURCE_HOST_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -683,12 +763,20 @@ class Job(_message.Message):
         """Set for JOB_KIND_FOLDER."""
 
     @_builtins.property
+    def duplicates(self) -> Global___DuplicatesParameters:
+        """Set for JOB_KIND_DUPLICATES."""
+
+    @_builtins.property
     def ingest_result(self) -> Global___IngestResult:
         """Set for JOB_KIND_INGEST."""
 
     @_builtins.property
     def batch_result(self) -> Global___BatchResult:
         """Set for JOB_KIND_CHANNEL and JOB_KIND_FOLDER."""
+
+    @_builtins.property
+    def duplicates_result(self) -> Global___DuplicatesResult:
+        """Set for JOB_KIND_DUPLICATES."""
 
     def __init__(
         self,
@@ -708,18 +796,20 @@ class Job(_message.Message):
         ingest: Global___IngestParameters | None = ...,
         channel: Global___ChannelParameters | None = ...,
         folder: Global___FolderParameters | None = ...,
+        duplicates: Global___DuplicatesParameters | None = ...,
         ingest_result: Global___IngestResult | None = ...,
         batch_result: Global___BatchResult | None = ...,
+        duplicates_result: Global___DuplicatesResult | None = ...,
         parent_id: _builtins.str = ...,
         source_host: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_result", b"batch_result", "channel", b"channel", "create_time", b"create_time", "failure", b"failure", "finish_time", b"finish_time", "folder", b"folder", "ingest", b"ingest", "ingest_result", b"ingest_result", "next_attempt_time", b"next_attempt_time", "parameters", b"parameters", "progress", b"progress", "result", b"result", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch_result", b"batch_result", "channel", b"channel", "create_time", b"create_time", "duplicates", b"duplicates", "duplicates_result", b"duplicates_result", "failure", b"failure", "finish_time", b"finish_time", "folder", b"folder", "ingest", b"ingest", "ingest_result", b"ingest_result", "next_attempt_time", b"next_attempt_time", "parameters", b"parameters", "progress", b"progress", "result", b"result", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_result", b"batch_result", "channel", b"channel", "create_time", b"create_time", "failure", b"failure", "finish_time", b"finish_time", "folder", b"folder", "id", b"id", "ingest", b"ingest", "ingest_result", b"ingest_result", "kind", b"kind", "max_attempts", b"max_attempts", "next_attempt_time", b"next_attempt_time", "parameters", b"parameters", "parent_id", b"parent_id", "progress", b"progress", "result", b"result", "source_host", b"source_host", "start_time", b"start_time", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "batch_result", b"batch_result", "channel", b"channel", "create_time", b"create_time", "duplicates", b"duplicates", "duplicates_result", b"duplicates_result", "failure", b"failure", "finish_time", b"finish_time", "folder", b"folder", "id", b"id", "ingest", b"ingest", "ingest_result", b"ingest_result", "kind", b"kind", "max_attempts", b"max_attempts", "next_attempt_time", b"next_attempt_time", "parameters", b"parameters", "parent_id", b"parent_id", "progress", b"progress", "result", b"result", "source_host", b"source_host", "start_time", b"start_time", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["ingest", "channel", "folder"]  # noqa: Y015
+    _WhichOneofReturnType_parameters: _TypeAlias = _typing.Literal["ingest", "channel", "folder", "duplicates"]  # noqa: Y015
     _WhichOneofArgType_parameters: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ingest_result", "batch_result"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ingest_result", "batch_result", "duplicates_result"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_parameters) -> _WhichOneofReturnType_parameters | None: ...

@@ -54,6 +54,34 @@ PCM_ENCODING_U8: PcmEncoding.ValueType  # 4
 """Unsigned 8-bit integers."""
 Global___PcmEncoding: _TypeAlias = PcmEncoding  # noqa: Y015
 
+class _StreamWarning:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StreamWarningEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StreamWarning.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STREAM_WARNING_UNSPECIFIED: _StreamWarning.ValueType  # 0
+    """Not set."""
+    STREAM_WARNING_SILENCE: _StreamWarning.ValueType  # 1
+    """Silence, or next to it, for 3 s or more."""
+    STREAM_WARNING_CLIPPING: _StreamWarning.ValueType  # 2
+    """Samples at full scale again and again: the source is overdriven."""
+    STREAM_WARNING_LATE: _StreamWarning.ValueType  # 3
+    """Searching falls behind the audio: the server is busy."""
+
+class StreamWarning(_StreamWarning, metaclass=_StreamWarningEnumTypeWrapper):
+    """StreamWarning is something about the audio that makes finding harder."""
+
+STREAM_WARNING_UNSPECIFIED: StreamWarning.ValueType  # 0
+"""Not set."""
+STREAM_WARNING_SILENCE: StreamWarning.ValueType  # 1
+"""Silence, or next to it, for 3 s or more."""
+STREAM_WARNING_CLIPPING: StreamWarning.ValueType  # 2
+"""Samples at full scale again and again: the source is overdriven."""
+STREAM_WARNING_LATE: StreamWarning.ValueType  # 3
+"""Searching falls behind the audio: the server is busy."""
+Global___StreamWarning: _TypeAlias = StreamWarning  # noqa: Y015
+
 @_typing.final
 class ScoreParts(_message.Message):
     """ScoreParts is the evidence behind a match, for people and for calibration: the
@@ -134,6 +162,7 @@ class Match(_message.Message):
     PARTS_FIELD_NUMBER: _builtins.int
     ALSO_AT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ON_AIR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of this match."""
     query_id: _builtins.str
@@ -186,6 +215,10 @@ class Match(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was found."""
 
+    @_builtins.property
+    def on_air(self) -> Global___OnAir:
+        """Set when the video is what a monitor has heard: which, and when."""
+
     def __init__(
         self,
         *,
@@ -205,14 +238,53 @@ class Match(_message.Message):
         parts: Global___ScoreParts | None = ...,
         also_at: _abc.Iterable[_duration_pb2.Duration] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        on_air: Global___OnAir | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clip_end", b"clip_end", "clip_start", b"clip_start", "create_time", b"create_time", "parts", b"parts", "video_end", b"video_end", "video_start", b"video_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clip_end", b"clip_end", "clip_start", b"clip_start", "create_time", b"create_time", "on_air", b"on_air", "parts", b"parts", "video_end", b"video_end", "video_start", b"video_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_at", b"also_at", "clip_end", b"clip_end", "clip_start", b"clip_start", "confidence", b"confidence", "create_time", b"create_time", "external_id", b"external_id", "id", b"id", "parts", b"parts", "pitch", b"pitch", "query_id", b"query_id", "source_url", b"source_url", "speed", b"speed", "title", b"title", "video_end", b"video_end", "video_id", b"video_id", "video_start", b"video_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_at", b"also_at", "clip_end", b"clip_end", "clip_start", b"clip_start", "confidence", b"confidence", "create_time", b"create_time", "external_id", b"external_id", "id", b"id", "on_air", b"on_air", "parts", b"parts", "pitch", b"pitch", "query_id", b"query_id", "source_url", b"source_url", "speed", b"speed", "title", b"title", "video_end", b"video_end", "video_id", b"video_id", "video_start", b"video_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Match: _TypeAlias = Match  # noqa: Y015
+
+@_typing.final
+class OnAir(_message.Message):
+    """OnAir says where and when something was on the air, as a monitor heard it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONITOR_ID_FIELD_NUMBER: _builtins.int
+    MONITOR_NAME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    monitor_id: _builtins.str
+    """UUID of the monitor."""
+    monitor_name: _builtins.str
+    """Its name."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the matching part began."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    def __init__(
+        self,
+        *,
+        monitor_id: _builtins.str = ...,
+        monitor_name: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "monitor_id", b"monitor_id", "monitor_name", b"monitor_name", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OnAir: _TypeAlias = OnAir  # noqa: Y015
 
 @_typing.final
 class MatchOptions(_message.Message):
@@ -391,6 +463,8 @@ class MatchStreamConfig(_message.Message):
     PCM_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     STOP_AFTER_FIRST_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     stop_after_first: _builtins.bool
     """End the stream at the first match that is certain enough to publish."""
     @_builtins.property
@@ -404,20 +478,60 @@ class MatchStreamConfig(_message.Message):
     def options(self) -> Global___MatchOptions:
         """What to answer."""
 
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """How much of the latest audio is looked at together, 3 s to 12 s. Unset: 10 s.
+        Less finds passages of a few seconds more exactly, more hears through noise.
+        """
+
+    @_builtins.property
+    def resume(self) -> Global___StreamResume:
+        """Go on with a stream whose connection broke. All other fields are then
+        ignored: they stay as they were.
+        """
+
     def __init__(
         self,
         *,
         pcm: Global___PcmFormat | None = ...,
         options: Global___MatchOptions | None = ...,
         stop_after_first: _builtins.bool = ...,
+        window: _duration_pb2.Duration | None = ...,
+        resume: Global___StreamResume | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "pcm", b"pcm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "pcm", b"pcm", "resume", b"resume", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "pcm", b"pcm", "stop_after_first", b"stop_after_first"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "pcm", b"pcm", "resume", b"resume", "stop_after_first", b"stop_after_first", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MatchStreamConfig: _TypeAlias = MatchStreamConfig  # noqa: Y015
+
+@_typing.final
+class StreamResume(_message.Message):
+    """StreamResume names a stream to go on with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """`StreamOpened.resume_token` of the stream."""
+    last_sequence: _builtins.int
+    """`MatchStreamResponse.sequence` of the last event that arrived; 0 for none."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        last_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_sequence", b"last_sequence", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamResume: _TypeAlias = StreamResume  # noqa: Y015
 
 @_typing.final
 class MatchStreamRequest(_message.Message):
@@ -450,28 +564,109 @@ class MatchStreamRequest(_message.Message):
 Global___MatchStreamRequest: _TypeAlias = MatchStreamRequest  # noqa: Y015
 
 @_typing.final
+class StreamOpened(_message.Message):
+    """StreamOpened says that a stream has begun or goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    RESUME_WITHIN_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Names the stream when it has to be resumed. A secret: who has it can go on
+    with the stream.
+    """
+    received_bytes: _builtins.int
+    """Bytes of audio that the server has: a client that resumes sends on from here."""
+    resumed: _builtins.bool
+    """Whether the stream goes on after a break."""
+    @_builtins.property
+    def resume_within(self) -> _duration_pb2.Duration:
+        """How long the server waits for the client after the connection has broken."""
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        received_bytes: _builtins.int = ...,
+        resume_within: _duration_pb2.Duration | None = ...,
+        resumed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resume_within", b"resume_within"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["received_bytes", b"received_bytes", "resume_token", b"resume_token", "resume_within", b"resume_within", "resumed", b"resumed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamOpened: _TypeAlias = StreamOpened  # noqa: Y015
+
+@_typing.final
 class HeardSoFar(_message.Message):
     """HeardSoFar reports that audio arrives."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEVEL_DB_FIELD_NUMBER: _builtins.int
+    PEAK_DB_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     level_db: _builtins.float
     """Level of the last half second, dB relative to full scale (0 and below);
     -120 for digital silence.
     """
+    peak_db: _builtins.float
+    """Highest sample of the last half second, dB relative to full scale."""
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[Global___StreamWarning.ValueType]:
+        """What is wrong with the audio at this time; empty when nothing is."""
+
     def __init__(
         self,
         *,
         level_db: _builtins.float = ...,
+        peak_db: _builtins.float = ...,
+        warnings: _abc.Iterable[Global___StreamWarning.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["level_db", b"level_db"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level_db", b"level_db", "peak_db", b"peak_db", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HeardSoFar: _TypeAlias = HeardSoFar  # noqa: Y015
+
+@_typing.final
+class StreamGap(_message.Message):
+    """StreamGap is a part of a stream in which nothing known was heard. It comes
+    about half a minute later, when later audio cannot change it any more; one
+    gap may come in several parts that touch.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> _duration_pb2.Duration:
+        """Where it begins, from the start of the stream."""
+
+    @_builtins.property
+    def end(self) -> _duration_pb2.Duration:
+        """Where it ends."""
+
+    def __init__(
+        self,
+        *,
+        start: _duration_pb2.Duration | None = ...,
+        end: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamGap: _TypeAlias = StreamGap  # noqa: Y015
 
 @_typing.final
 class ProvisionalMatch(_message.Message):
@@ -544,6 +739,18 @@ class MatchStreamResponse(_message.Message):
     PROVISIONAL_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Number of this event in the stream, from 1; it only grows, also when a
+    stream is resumed.
+    """
+    received_bytes: _builtins.int
+    """Bytes of audio that the server has taken: a client that may have to resume
+    keeps what it has sent from here on.
+    """
     @_builtins.property
     def heard(self) -> _duration_pb2.Duration:
         """Audio heard when this event was made, from the start of the stream."""
@@ -564,6 +771,14 @@ class MatchStreamResponse(_message.Message):
     def summary(self) -> Global___StreamSummary:
         """The end; nothing follows."""
 
+    @_builtins.property
+    def opened(self) -> Global___StreamOpened:
+        """The first event of every call."""
+
+    @_builtins.property
+    def gap(self) -> Global___StreamGap:
+        """A part of the stream that holds nothing known."""
+
     def __init__(
         self,
         *,
@@ -572,12 +787,16 @@ class MatchStreamResponse(_message.Message):
         provisional: Global___ProvisionalMatch | None = ...,
         final: Global___Match | None = ...,
         summary: Global___StreamSummary | None = ...,
+        opened: Global___StreamOpened | None = ...,
+        gap: Global___StreamGap | None = ...,
+        sequence: _builtins.int = ...,
+        received_bytes: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "final", b"final", "heard", b"heard", "heard_so_far", b"heard_so_far", "provisional", b"provisional", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "final", b"final", "gap", b"gap", "heard", b"heard", "heard_so_far", b"heard_so_far", "opened", b"opened", "provisional", b"provisional", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "final", b"final", "heard", b"heard", "heard_so_far", b"heard_so_far", "provisional", b"provisional", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "final", b"final", "gap", b"gap", "heard", b"heard", "heard_so_far", b"heard_so_far", "opened", b"opened", "provisional", b"provisional", "received_bytes", b"received_bytes", "sequence", b"sequence", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["heard_so_far", "provisional", "final", "summary"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["heard_so_far", "provisional", "final", "summary", "opened", "gap"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -89,11 +89,21 @@ class MatchServiceServicer:
         """Finds videos in audio that is still arriving.
 
         Sequence: one message with `config`, then messages with `audio` in chunks of
-        any size, then half-close. Events come back while audio arrives: `heard` and
-        `provisional` at most once for each 0.5 s of audio, `final` when a match
-        has ended or the stream does, and one `summary` last. State is bounded
-        however long the stream runs. A stream that sends nothing for the server's
-        idle limit ends with DEADLINE_EXCEEDED (STREAM_IDLE).
+        any size, then half-close. Events come back while audio arrives: one
+        `opened` first; `heard_so_far` and `provisional` at most once for each 0.5 s
+        of audio; `final` when a match has ended or the stream does; `gap` when it
+        is certain that a part holds nothing known; one `summary` last. Finals and
+        gaps together are the stream's timeline: sorted by their starts they name
+        all of it. State is bounded however long the stream runs, and results do not
+        depend on how the audio is cut into chunks. A stream that sends nothing for
+        the server's idle limit ends with DEADLINE_EXCEEDED (STREAM_IDLE).
+
+        A client whose connection breaks calls again within `resume_within` with
+        `config.resume`. The answer begins with `opened`, which says from which byte
+        on to send, and repeats what the client has not seen of finals and gaps.
+        NOT_FOUND (STREAM_NOT_FOUND): too late, or another server.
+        RESOURCE_EXHAUSTED (SERVER_BUSY, with RetryInfo): one more stream would make
+        the others late.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
