@@ -1,14 +1,17 @@
 """What limits recall: the evidence that a condition leaves, or the search for it.
 
-    python -m tests.eval.ceiling --set DIR [--limit N] [--processes 2] [--json FILE]
+    python -m tests.eval.ceiling --set DIR [--volumes DIR] [--limit N] [--processes 2]
+                                 [--json FILE]
 
 Three shares of the indexed clips, by condition and length:
 
 - *placed*: told the right recording, offset, speed and pitch, the engine's score reaches the match
   threshold there. No search can do better; only better evidence or a better score moves it.
 - *looked at*: the search, run through all of its rounds, verifies the right place (0.5 s) by
-  itself. What is missing to *placed* is retrieval's loss.
+  itself. What is missing to *placed* is retrieval's loss: an exhaustive search would look there.
 - *found*: and believes it. (Another turn of a loop may score as high: that is not counted here.)
+
+``--volumes``: a catalogue around the set's recordings that ``tests.bench.scale`` has kept.
 """
 
 import argparse
@@ -27,6 +30,7 @@ from soundhash_engine.matcher import thresholds
 from soundhash_engine.params import PARAMS
 from soundhash_engine.warm import warm
 from soundhash_engine.window import WindowSearch
+from tests.bench.scale import open_index, references
 from tests.eval.data import OFFSET_TOLERANCE_S, Query, index_folder, read_pcm, read_queries
 from tests.eval.fit_score import start_s
 
@@ -50,8 +54,12 @@ class Ceiling:
 class Prober:
     """Places and searches clips of one set."""
 
-    def __init__(self, folder: Path) -> None:
-        index, names = index_folder(folder / "refs")
+    def __init__(self, folder: Path, volumes: Path | None = None) -> None:
+        if volumes is None:
+            index, names = index_folder(folder / "refs")
+        else:
+            index = open_index(volumes)
+            names = dict(enumerate(path.stem for path in references(folder)))
         self._snapshot = index.snapshot()
         self._names = names
         self._ids = {name: number for number, name in names.items()}
@@ -72,7 +80,7 @@ class Prober:
         right = [
             hit
             for hit in hits
-            if self._names[hit.recording_id] == query.track
+            if self._names.get(hit.recording_id) == query.track
             and abs(start_s(hit, n_frames) - query.offset_s) <= OFFSET_TOLERANCE_S
         ]
         return Ceiling(
@@ -103,9 +111,11 @@ def _probe(query: Query) -> Ceiling | None:
     return _of_this_set[0](query)
 
 
-def measure(folder: Path, limit: int | None, processes: int) -> dict[str, Any]:
+def measure(
+    folder: Path, limit: int | None, processes: int, volumes: Path | None = None
+) -> dict[str, Any]:
     """All shares: of everything, and by condition and length."""
-    prober = Prober(folder)
+    prober = Prober(folder, volumes)
     queries = [query for query in read_queries(folder, limit) if query.track]
     if processes == 1:
         asked = [prober(query) for query in queries]
@@ -136,12 +146,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--set", type=Path, required=True, dest="folder")
+    parser.add_argument("--volumes", type=Path)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     warm()
-    found = measure(options.folder, options.limit, options.processes)
+    found = measure(options.folder, options.limit, options.processes, options.volumes)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2))
     print(f"{'':<24}{'s':>5}{'clips':>7}{'placed':>8}{'looked at':>11}{'found':>7}  (%)")
