@@ -71,12 +71,9 @@ def check_shape(events: Events) -> None:
     assert "summary" not in kinds(events)[:-1]
     heard = [seconds(event.heard) for event in events]
     assert heard == sorted(heard)
-    loud = [
-        seconds(event.heard)
-        for event in events
-        if event.WhichOneof("event") in ("heard_so_far", "provisional")
-    ]
-    assert all(later - earlier >= 0.499 for earlier, later in itertools.pairwise(loud))
+    for kind in ("heard_so_far", "provisional"):
+        told = [seconds(event.heard) for event in events if event.WhichOneof("event") == kind]
+        assert all(later - earlier >= 0.499 for earlier, later in itertools.pairwise(told))
     assert events[-1].summary.match_count == kinds(events).count("final")
 
 

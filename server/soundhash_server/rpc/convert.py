@@ -48,9 +48,13 @@ from soundhash_server.services.fingerprints import (
 )
 from soundhash_server.services.live import (
     FinalMatch,
+    Gap,
     Heard,
+    Opened,
     ProvisionalMatch,
-    StreamEvent,
+    StreamWarning,
+    Summary,
+    Told,
 )
 from soundhash_server.services.matching import score_parts
 from soundhash_server.services.url_matching import UrlEvent, UrlMatch, UrlProgress
@@ -61,6 +65,11 @@ _PCM_ENCODINGS = {
     match_pb2.PCM_ENCODING_S32LE: "s32le",
     match_pb2.PCM_ENCODING_F32LE: "f32le",
     match_pb2.PCM_ENCODING_U8: "u8",
+}
+_STREAM_WARNINGS = {
+    StreamWarning.SILENCE: match_pb2.STREAM_WARNING_SILENCE,
+    StreamWarning.CLIPPING: match_pb2.STREAM_WARNING_CLIPPING,
+    StreamWarning.LATE: match_pb2.STREAM_WARNING_LATE,
 }
 
 
@@ -336,25 +345,52 @@ def missing_message(part: Missing) -> match_pb2.MissingPart:
     return match_pb2.MissingPart(part=part.part, share=part.share, reason=part.reason)
 
 
-def stream_message(event: StreamEvent) -> match_pb2.MatchStreamResponse:
-    heard = duration(event.heard_s)
-    if isinstance(event, Heard):
-        return match_pb2.MatchStreamResponse(
-            heard=heard, heard_so_far=match_pb2.HeardSoFar(level_db=event.level_db)
-        )
-    if isinstance(event, ProvisionalMatch):
-        provisional = match_pb2.ProvisionalMatch(
-            match=match_message(event.match), stability=event.stability
-        )
-        return match_pb2.MatchStreamResponse(heard=heard, provisional=provisional)
-    if isinstance(event, FinalMatch):
-        return match_pb2.MatchStreamResponse(heard=heard, final=match_message(event.match))
-    summary = match_pb2.StreamSummary(
-        query_id=str(event.query_id),
-        match_count=event.match_count,
-        missing=[missing_message(part) for part in event.missing],
+def stream_message(told: Told) -> match_pb2.MatchStreamResponse:
+    event = told.event
+    message = match_pb2.MatchStreamResponse(
+        heard=duration(event.heard_s),
+        sequence=told.sequence,
+        received_bytes=told.received_bytes,
     )
-    return match_pb2.MatchStreamResponse(heard=heard, summary=summary)
+    match event:
+        case Opened():
+            message.opened.CopyFrom(
+                match_pb2.StreamOpened(
+                    resume_token=event.token,
+                    received_bytes=event.received_bytes,
+                    resume_within=duration(event.resume_within_s),
+                    resumed=event.resumed,
+                )
+            )
+        case Heard():
+            message.heard_so_far.CopyFrom(
+                match_pb2.HeardSoFar(
+                    level_db=event.level_db,
+                    peak_db=event.peak_db,
+                    warnings=[_STREAM_WARNINGS[warning] for warning in event.warnings],
+                )
+            )
+        case ProvisionalMatch():
+            message.provisional.CopyFrom(
+                match_pb2.ProvisionalMatch(
+                    match=match_message(event.match), stability=event.stability
+                )
+            )
+        case FinalMatch():
+            message.final.CopyFrom(match_message(event.match))
+        case Gap():
+            message.gap.CopyFrom(
+                match_pb2.StreamGap(start=duration(event.start_s), end=duration(event.end_s))
+            )
+        case Summary():
+            message.summary.CopyFrom(
+                match_pb2.StreamSummary(
+                    query_id=str(event.query_id or ""),
+                    match_count=event.match_count,
+                    missing=[missing_message(part) for part in event.missing],
+                )
+            )
+    return message
 
 
 def url_match_message(event: UrlEvent) -> match_pb2.MatchUrlResponse:

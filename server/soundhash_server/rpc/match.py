@@ -23,7 +23,7 @@ from soundhash_server.rpc.convert import (
 from soundhash_server.rpc.explained import explained_message
 from soundhash_server.rpc.interceptors import Context
 from soundhash_server.services.explaining import Explaining
-from soundhash_server.services.live import LiveMatching, StreamConfig
+from soundhash_server.services.live import LiveMatching, StreamConfig, Told
 from soundhash_server.services.matching import Matching, match_options
 from soundhash_server.services.url_matching import UrlMatching, UrlQuestion
 
@@ -71,10 +71,13 @@ class MatchServicer(match_pb2_grpc.MatchServiceServicer):
             pcm=pcm_format(first.config.pcm) if first.config.HasField("pcm") else None,
             options=self._options(first.config.options),
             stop_after_first=first.config.stop_after_first,
+            window_s=seconds(first.config.window) if first.config.HasField("window") else None,
         )
         async with aclosing(self._live.run(config, _audio(request_iterator))) as events:
+            sequence = 0
             async for event in events:
-                yield stream_message(event)
+                sequence += 1
+                yield stream_message(Told(sequence, 0, event))
 
     async def MatchUrl(
         self, request: match_pb2.MatchUrlRequest, context: Context

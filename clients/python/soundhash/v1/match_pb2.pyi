@@ -757,7 +757,7 @@ class MatchStreamResponse(_message.Message):
 
     @_builtins.property
     def heard_so_far(self) -> Global___HeardSoFar:
-        """Audio arrives and nothing is recognised yet."""
+        """Audio arrives, recognised or not."""
 
     @_builtins.property
     def provisional(self) -> Global___ProvisionalMatch:

@@ -48,8 +48,8 @@ class MatchServiceStub:
 
     Sequence: one message with `config`, then messages with `audio` in chunks of
     any size, then half-close. Events come back while audio arrives: one
-    `opened` first; `heard_so_far` and `provisional` at most once for each 0.5 s
-    of audio; `final` when a match has ended or the stream does; `gap` when it
+    `opened` first; `heard_so_far` for each 0.5 s of audio, before it at most one
+    `provisional`; `final` when a match has ended or the stream does; `gap` when it
     is certain that a part holds nothing known; one `summary` last. Finals and
     gaps together are the stream's timeline: sorted by their starts they name
     all of it. State is bounded however long the stream runs, and results do not
@@ -116,8 +116,8 @@ class MatchServiceAsyncStub(MatchServiceStub):
 
     Sequence: one message with `config`, then messages with `audio` in chunks of
     any size, then half-close. Events come back while audio arrives: one
-    `opened` first; `heard_so_far` and `provisional` at most once for each 0.5 s
-    of audio; `final` when a match has ended or the stream does; `gap` when it
+    `opened` first; `heard_so_far` for each 0.5 s of audio, before it at most one
+    `provisional`; `final` when a match has ended or the stream does; `gap` when it
     is certain that a part holds nothing known; one `summary` last. Finals and
     gaps together are the stream's timeline: sorted by their starts they name
     all of it. State is bounded however long the stream runs, and results do not
@@ -193,8 +193,8 @@ class MatchServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Sequence: one message with `config`, then messages with `audio` in chunks of
         any size, then half-close. Events come back while audio arrives: one
-        `opened` first; `heard_so_far` and `provisional` at most once for each 0.5 s
-        of audio; `final` when a match has ended or the stream does; `gap` when it
+        `opened` first; `heard_so_far` for each 0.5 s of audio, before it at most one
+        `provisional`; `final` when a match has ended or the stream does; `gap` when it
         is certain that a part holds nothing known; one `summary` last. Finals and
         gaps together are the stream's timeline: sorted by their starts they name
         all of it. State is bounded however long the stream runs, and results do not
