@@ -3,7 +3,10 @@
 -- A live source that workers listen to.
 CREATE TABLE monitors (
     id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
-    url text NOT NULL UNIQUE,
+    -- As it was given, passwords included: never shown.
+    url text NOT NULL,
+    -- SHA-256 of the URL's normal form: the same source is monitored once.
+    source_key text NOT NULL UNIQUE,
     request_id text UNIQUE CHECK (request_id <> ''),
     name text NOT NULL,
     min_confidence double precision NOT NULL DEFAULT 0,
@@ -14,6 +17,8 @@ CREATE TABLE monitors (
     keep_air_s double precision NOT NULL DEFAULT 0,
     fetch_options jsonb NOT NULL DEFAULT '{}',
     paused boolean NOT NULL DEFAULT false,
+    -- Its worker is to connect again at once.
+    retry_now boolean NOT NULL DEFAULT false,
     -- What its worker says; a monitor without a live lease is WAITING, whatever stands here.
     state text NOT NULL DEFAULT 'CONNECTING' CHECK (
         state IN ('CONNECTING', 'LISTENING', 'RETRYING')
@@ -98,6 +103,17 @@ ADD COLUMN monitor_id uuid REFERENCES monitors (id),
 ADD COLUMN air_time timestamptz,
 ADD CONSTRAINT videos_on_air CHECK ((monitor_id IS NULL) = (air_time IS NULL));
 CREATE INDEX videos_by_air_time ON videos (monitor_id, air_time) WHERE monitor_id IS NOT NULL;
+-- Far more of it may come and go than there are videos: lists of these do not pass by it.
+DROP INDEX videos_by_time;
+CREATE INDEX videos_by_time ON videos (create_time DESC, id DESC) WHERE monitor_id IS NULL;
+CREATE INDEX videos_heard_by_time ON videos (monitor_id, create_time DESC, id DESC)
+WHERE monitor_id IS NOT NULL;
+
+-- The air rolls on for ever, so its deletions are forgotten after a while. An index that has
+-- not followed since the revision `air_forgotten` compares everything instead.
+ALTER TABLE video_deletions ADD COLUMN on_air boolean NOT NULL DEFAULT false;
+CREATE INDEX video_deletions_on_air ON video_deletions (delete_time) WHERE on_air;
+ALTER TABLE catalogue ADD COLUMN air_forgotten bigint NOT NULL DEFAULT 0;
 
 -- Answers keep when it was on the air.
 ALTER TABLE match_results

@@ -15,8 +15,12 @@ JOBS = "soundhash_jobs"
 """Channel: a job changed; the payload is its id."""
 CATALOGUE = "soundhash_catalogue"
 """Channel: what is indexed changed; the payload is the catalogue's revision."""
+MONITORS = "soundhash_monitors"
+"""Channel: a detection or an alert was stored; the payload is the monitor's id."""
+MONITOR_ORDERS = "soundhash_monitor_orders"
+"""Channel: somebody added, changed, paused, resumed or deleted a monitor; its id."""
 
-_CHANNELS = (JOBS, CATALOGUE)
+_CHANNELS = (JOBS, CATALOGUE, MONITORS, MONITOR_ORDERS)
 _RECONNECT_FIRST_S = 0.1
 _RECONNECT_CAP_S = 5.0
 _PROBE_S = 10.0
