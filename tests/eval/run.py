@@ -164,12 +164,14 @@ def hidden_report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def foreign(folder: Path, limit: int | None, names: Iterable[str]) -> list[Query]:
-    """The clips of a set none of whose recordings are among ``names``; those that are, left out."""
+    """The clips of a set that hold none of the recordings ``names``, not on top either."""
     known = set(names)
+    on_top = {path.stem.removeprefix("music_") for path in (folder / "on_top").glob("music_*")}
     return [
         dataclasses.replace(query, kind="negative", track="")
         for query in read_queries(folder, limit)
         if query.source not in known
+        and not (on_top & known and "music" in query.condition.split("_"))
     ]
 
 
