@@ -15,13 +15,16 @@ from soundhash_server.addresses import is_public_address
 from soundhash_server.errors import ErrorKind, PlatformError
 
 _SCHEMES = frozenset({"http", "https"})
+LIVE_PORTS = {"http": 80, "https": 443, "rtmp": 1935, "rtmps": 443, "rtsp": 554, "rtsps": 322}
+"""Schemes of live sources, with the ports that they use when none is named."""
 _MAX_URL_CHARS = 2048
 _RESOLVE_TIMEOUT_S = 10.0
 
 
-def split_url(url: str) -> SplitResult:
+def split_url(url: str, *, live: bool = False) -> SplitResult:
     """The parts of an http(s) URL with a host.
 
+    live: of a live source, which may also be rtmp or rtsp, and hold a name and a password.
     Raises PlatformError INVALID_ARGUMENT: URL_INVALID (not such a URL), URL_NOT_ALLOWED
     (another scheme, or a password in it).
     """
@@ -33,15 +36,17 @@ def split_url(url: str) -> SplitResult:
         _ = parts.port
     except ValueError:
         raise _refused("URL_INVALID", "This is not a URL.") from None
-    if parts.scheme.lower() not in _SCHEMES:
+    if parts.scheme.lower() not in (LIVE_PORTS if live else _SCHEMES):
         raise _refused(
             "URL_NOT_ALLOWED",
             f"URLs of the scheme {parts.scheme[:32]!r} are not fetched.",
-            "Use an http:// or https:// URL; upload local files.",
+            "Use an http, https, rtmp, rtmps, rtsp or rtsps URL."
+            if live
+            else "Use an http:// or https:// URL; upload local files.",
         )
     if not host or "\\" in parts.netloc:
         raise _refused("URL_INVALID", "The URL names no host.")
-    if parts.username is not None or parts.password is not None:
+    if not live and (parts.username is not None or parts.password is not None):
         raise _refused("URL_NOT_ALLOWED", "The URL holds a user name or password.")
     return parts
 
@@ -54,16 +59,16 @@ async def resolve(host: str, port: int) -> list[str]:
     return [str(entry[4][0]) for entry in found]
 
 
-async def check_url(url: str, allow_private: bool) -> None:
-    """Refuses a URL that must not be fetched.
+async def check_url(url: str, allow_private: bool, *, live: bool = False) -> None:
+    """Refuses a URL that must not be fetched. live: as of `split_url`.
 
     Raises PlatformError INVALID_ARGUMENT: URL_INVALID, URL_NOT_ALLOWED (scheme, password, or
     an address that is not public unless ``allow_private``), URL_HOST_UNKNOWN (there is no such
     host). A name service that gives no answer is not held against the URL: whoever fetches it
     checks again.
     """
-    parts = split_url(url)
-    port = parts.port or (443 if parts.scheme.lower() == "https" else 80)
+    parts = split_url(url, live=live)
+    port = parts.port or LIVE_PORTS[parts.scheme.lower()]
     assert parts.hostname is not None  # noqa: S101 - split_url has seen to it
     try:
         addresses = await resolve(parts.hostname, port)
