@@ -26,6 +26,7 @@ from soundhash.v1 import (
     ingest_pb2_grpc,
     match_pb2_grpc,
     media_pb2_grpc,
+    monitors_pb2_grpc,
 )
 from soundhash_engine.warm import warm
 from soundhash_server.errors import PlatformError
@@ -44,6 +45,7 @@ from soundhash_server.rpc.ingest import IngestServicer
 from soundhash_server.rpc.interceptors import CallGuard
 from soundhash_server.rpc.match import MatchServicer
 from soundhash_server.rpc.media import MediaServicer
+from soundhash_server.rpc.monitors import MonitorServicer
 from soundhash_server.services.admin import Admin
 from soundhash_server.services.catalog import Catalog
 from soundhash_server.services.channels import ChannelAdmin
@@ -59,6 +61,7 @@ from soundhash_server.services.ingest import Ingest
 from soundhash_server.services.live import LiveMatching
 from soundhash_server.services.matching import Matching
 from soundhash_server.services.media import Media
+from soundhash_server.services.monitors import MonitorAdmin
 from soundhash_server.services.partial_uploads import PartialUploads
 from soundhash_server.services.postings import SpreadIndex
 from soundhash_server.services.readiness import Part, Readiness
@@ -72,12 +75,14 @@ from soundhash_server.store.channel_videos import ChannelVideos
 from soundhash_server.store.channels import Channels
 from soundhash_server.store.clip_parts import ClipParts
 from soundhash_server.store.clips import Clips
+from soundhash_server.store.detections import Detections
 from soundhash_server.store.failed_jobs import FailedJobs
 from soundhash_server.store.fingerprints import Fingerprints
 from soundhash_server.store.folders import FolderFiles
 from soundhash_server.store.jobs import Jobs
 from soundhash_server.store.listener import Listener
 from soundhash_server.store.matches import Matches
+from soundhash_server.store.monitors import Monitors
 from soundhash_server.store.objects import Objects
 from soundhash_server.store.pauses import Pauses, pause_rule
 from soundhash_server.store.pool import create_pool
@@ -227,6 +232,15 @@ class Server:
         )
         channels_pb2_grpc.add_ChannelServiceServicer_to_server(
             ChannelServicer(channels), self._server
+        )
+        monitors = MonitorAdmin(
+            Monitors(pool),
+            Detections(pool),
+            listener,
+            allow_private_urls=settings.allow_private_urls,
+        )
+        monitors_pb2_grpc.add_MonitorServiceServicer_to_server(
+            MonitorServicer(monitors), self._server
         )
         ingest_pb2_grpc.add_IngestServiceServicer_to_server(
             IngestServicer(

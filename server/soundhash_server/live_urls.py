@@ -17,9 +17,8 @@ from soundhash_server.url_guard import LIVE_PORTS, split_url
 HIDDEN = "***"
 # Parts of a query that say what is played, not who may.
 _PLAIN_NAMES = frozenset(
-    "v list format fmt type codec bitrate br quality rate channel station mount lang language"
-    " country nocache icy".split()
-)
+    ("v", "list", "format", "fmt", "type", "codec", "bitrate", "br", "quality", "rate", "icy")
+) | frozenset(("channel", "station", "mount", "lang", "language", "country", "nocache"))
 _PLAIN_VALUE = re.compile(r"[\w.,:/+ -]{0,40}")
 # Long, and of letters as well as digits: no name that anybody has chosen.
 _TOKEN = re.compile(r"(?=[^.]*\d)(?=[^.]*[A-Za-z])[\w~=-]{20,}")

@@ -7,8 +7,8 @@ from uuid import UUID
 from google.protobuf import empty_pb2
 
 from soundhash.v1 import channels_pb2, channels_pb2_grpc, ingest_pb2
-from soundhash_server.model import Channel, ChannelVideo, FetchOptions, Quota
-from soundhash_server.rpc.convert import duration, fetch_options, timestamp
+from soundhash_server.model import Channel, ChannelVideo, Quota
+from soundhash_server.rpc.convert import fetch_options, fetch_options_message, timestamp
 from soundhash_server.rpc.interceptors import Context
 from soundhash_server.services.channels import ChannelAdmin
 
@@ -77,21 +77,8 @@ def _channel(channel: Channel) -> channels_pb2.Channel:
         indexed=channel.indexed,
         failed=channel.failed,
         job_id="" if channel.job_id is None else str(channel.job_id),
-        options=_options(channel.options),
+        options=fetch_options_message(channel.options),
         create_time=timestamp(channel.create_time),
-    )
-
-
-def _options(options: FetchOptions) -> ingest_pb2.FetchOptions:
-    """Without the proxy: it may hold a password."""
-    return ingest_pb2.FetchOptions(
-        cookies=options.cookies,
-        cookies_from_browser=options.cookies_from_browser,
-        player_client=options.player_client,
-        user_agent=options.user_agent,
-        max_bytes=options.max_bytes,
-        max_duration=duration(options.max_duration_s) if options.max_duration_s else None,
-        max_bytes_per_second=options.max_bytes_per_s,
     )
 
 

@@ -183,7 +183,7 @@ def _batch_item(item: BatchItem) -> ingest_pb2.BatchItem:
     )
 
 
-def _failure(failure: Failure) -> ingest_pb2.JobFailure:
+def failure_message(failure: Failure) -> ingest_pb2.JobFailure:
     return ingest_pb2.JobFailure(
         reason=failure.reason,
         message=failure.message,
@@ -255,7 +255,7 @@ def job_message(job: Job) -> ingest_pb2.Job:
         kind=ingest_pb2.JobKind.Value(f"JOB_KIND_{job.kind.value}"),
         state=_state_number(job.state),
         progress=_progress(job.progress),
-        failure=None if job.failure is None else _failure(job.failure),
+        failure=None if job.failure is None else failure_message(job.failure),
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         next_attempt_time=timestamp(job.next_attempt_time),
@@ -427,6 +427,19 @@ def fetch_options(message: ingest_pb2.FetchOptions) -> FetchOptions:
         max_bytes=message.max_bytes,
         max_duration_s=seconds(message.max_duration),
         max_bytes_per_s=message.max_bytes_per_second,
+    )
+
+
+def fetch_options_message(options: FetchOptions) -> ingest_pb2.FetchOptions:
+    """Without the proxy: it may hold a password."""
+    return ingest_pb2.FetchOptions(
+        cookies=options.cookies,
+        cookies_from_browser=options.cookies_from_browser,
+        player_client=options.player_client,
+        user_agent=options.user_agent,
+        max_bytes=options.max_bytes,
+        max_duration=duration(options.max_duration_s) if options.max_duration_s else None,
+        max_bytes_per_second=options.max_bytes_per_s,
     )
 
 

@@ -20,6 +20,7 @@ NEEDS: Mapping[str, tuple[Part, ...]] = {
     "soundhash.v1.MatchService": (Part.DATABASE, Part.INDEX),
     "soundhash.v1.FingerprintService": (Part.DATABASE,),
     "soundhash.v1.CatalogService": (Part.DATABASE, Part.INDEX),
+    "soundhash.v1.MonitorService": (Part.DATABASE,),
     "soundhash.v1.AdminService": (Part.DATABASE, Part.INDEX),
 }
 """What each service needs to answer; "" is the server as a whole."""

@@ -26,7 +26,11 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 OUR_PREFIX = "/soundhash.v1."
 ENDLESS_METHODS = frozenset(
-    {"/soundhash.v1.IngestService/WatchJob", "/soundhash.v1.ClipService/ProcessClips"}
+    (
+        "/soundhash.v1.IngestService/WatchJob",
+        "/soundhash.v1.ClipService/ProcessClips",
+        "/soundhash.v1.MonitorService/WatchDetections",
+    )
 )
 """Calls that a draining server ends at once: they may last for ever and can be made again."""
 

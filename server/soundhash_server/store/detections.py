@@ -14,7 +14,9 @@ from uuid import UUID
 
 import asyncpg
 
+from soundhash_server.live_urls import without_secrets
 from soundhash_server.model import AlertKind, Detection, MonitorAlert, MonitorChange, Page
+from soundhash_server.sources import clean_text
 from soundhash_server.store.jobs import LeaseLost
 from soundhash_server.store.pages import decode_token, limit_of, make_page
 from soundhash_server.store.pool import Connection, Pool, connection, transaction
@@ -119,6 +121,7 @@ class Detections:
         is taken up. Raises LeaseLost."""
         async with transaction(self._pool) as held:
             monitor_id = await _locked(held, token)
+            url = await held.fetchval("SELECT url FROM monitors WHERE id = $1", monitor_id)
             await _in_turn(held)
             await held.execute(
                 """INSERT INTO monitor_alerts AS a
@@ -130,7 +133,7 @@ class Detections:
                 monitor_id,
                 kind.value,
                 start_time,
-                message,
+                clean_text(without_secrets(message, url)),
             )
 
     async def end_alert(self, token: UUID, kind: AlertKind, end_time: datetime) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from soundhash_server.live_urls import without_secrets
 from soundhash_server.model import (
     Failure,
     FetchOptions,
@@ -48,7 +49,7 @@ def to_monitor(row: asyncpg.Record) -> Monitor:
         ),
         state=state,
         state_time=row["state_time"],
-        failure=None if row["failure"] is None else Failure(**row["failure"]),
+        failure=None if row["failure"] is None else _to_failure(row["failure"], row["url"]),
         retry_time=row["retry_time"] if state is MonitorState.RETRYING else None,
         stats=MonitorStats(
             heard_s=row["heard_s"],
@@ -64,6 +65,11 @@ def to_monitor(row: asyncpg.Record) -> Monitor:
         create_time=row["create_time"],
         retry_now=row["retry_now"],
     )
+
+
+def _to_failure(values: dict[str, Any], url: str) -> Failure:
+    failure = Failure(**values)
+    return dataclasses.replace(failure, message=without_secrets(failure.message, url))
 
 
 def options_json(options: FetchOptions) -> dict[str, Any]:
