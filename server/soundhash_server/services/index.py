@@ -20,13 +20,13 @@ import structlog
 
 from soundhash_engine import PARAMS, EngineError, Fingerprint, Params, Segment, join
 from soundhash_engine.index import Index, IndexStatus, Snapshot
-from soundhash_engine.sealing import SEAL_RATIO, Merge
+from soundhash_engine.sealing import DEAD_SHARE, SEAL_RATIO, Merge
 from soundhash_engine.volume import Volume
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.lean import give_back_memory
 from soundhash_server.services.volume_files import DamagedVolume, VolumeFiles
 from soundhash_server.store.changes import Changes
-from soundhash_server.store.listener import CATALOGUE, Listener
+from soundhash_server.store.listener import CATALOGUE, Listener, Subscription
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +44,9 @@ QUIET_MERGE_HOURS = 100.0
 search; it takes about a second."""
 QUIET_RATIO = 8.0
 """Beyond it, to merge more than while much is ingested: three or four volumes are left."""
+LEAST_DEAD = 12
+"""Where everything rolls out again, so many recordings that are gone are worth a merge that frees
+their room: an hour of one source."""
 RENEWED_HOURS = 20.0
 """So much of what was made with earlier search parameters is made anew at a time."""
 CHECKED_BYTES_PER_S = 100e6
@@ -80,6 +83,9 @@ class IndexService:
     All changes go through one thread, sealing and compaction through another, at low priority;
     searches take snapshots and wait for neither. Of several servers on one directory one writes
     volumes; the others map them as they appear and hold in memory only what is in none yet.
+
+    may_write: without, it is never that one. rolling: what comes goes again after a while, and
+    more comes all the time: volumes are merged when enough has come or gone, not when it is quiet.
     """
 
     def __init__(
@@ -91,14 +97,17 @@ class IndexService:
         poll_s: float,
         seal_hours: float,
         params: Params = PARAMS,
+        may_write: bool = True,
+        rolling: bool = False,
     ) -> None:
         self._changes = changes
         self._listener = listener
         self._poll_s = poll_s
         self._seal_hours = seal_hours
         self._params = params
+        self._rolling = rolling
         self._index = Index(params)
-        self._files = VolumeFiles(directory, params)
+        self._files = VolumeFiles(directory, params, may_write=may_write)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="index-apply")
         self._sealer = ThreadPoolExecutor(
             1, thread_name_prefix="index-seal", initializer=_step_back
@@ -117,12 +126,16 @@ class IndexService:
         self._identity: UUID | None = None
         self._applied = -1
         self._last_change_s = time.monotonic()
-        self._ready = False
+        self._ready = asyncio.Event()
 
     @property
     def ready(self) -> bool:
         """Whether everything that was in the database at the start can be matched."""
-        return self._ready
+        return self._ready.is_set()
+
+    async def wait_ready(self) -> None:
+        """Waits until it is ready."""
+        await self._ready.wait()
 
     @property
     def applied_revision(self) -> int:
@@ -135,11 +148,14 @@ class IndexService:
 
     async def probe(self) -> bool:
         """For readiness."""
-        return self._ready
+        return self.ready
 
     async def run(self) -> None:
         """Loads, then follows the catalogue for ever; what fails is tried again."""
-        subscription = self._listener.subscribe(CATALOGUE)
+        with self._listener.subscribe(CATALOGUE) as subscription:
+            await self._follow(subscription)
+
+    async def _follow(self, subscription: Subscription) -> None:
         complaint = ""
         while True:
             try:
@@ -147,8 +163,9 @@ class IndexService:
                 begun = time.perf_counter()
                 await self._catch_up()
                 busy_s = time.perf_counter() - begun
-                if not self._ready:
-                    self._ready, busy_s = True, 0.0
+                if not self.ready:
+                    self._ready.set()
+                    busy_s = 0.0
                     snapshot = self.snapshot()
                     log.info(
                         "index is ready",
@@ -165,7 +182,7 @@ class IndexService:
                 if complaint != repr(error):
                     complaint = repr(error)
                     log.warning("index waits", error=complaint)
-                await asyncio.sleep(RETRY_S if self._ready else RETRY_S / 10)
+                await asyncio.sleep(RETRY_S if self.ready else RETRY_S / 10)
                 continue
             rest_s = min(busy_s / MOST_BUSY_SHARE - busy_s, LONGEST_REST_S)
             await asyncio.sleep(rest_s)
@@ -215,7 +232,7 @@ class IndexService:
         if self._sealing is not None:
             await asyncio.wait([self._sealing])
         tail_hours = (await self._in_writer(self._index.status)).tail_hours
-        if self._ready and self._writing and tail_hours >= QUIET_SEAL_HOURS:
+        if self.ready and self._writing and tail_hours >= QUIET_SEAL_HOURS:
             await self._start_sealing(SEAL_RATIO)
         for executor in (self._writer, self._sealer):
             executor.shutdown(wait=True, cancel_futures=True)
@@ -232,6 +249,9 @@ class IndexService:
         await self._follow_files(identity)
         if revision > self._applied:
             since = await self._changes.since(self._applied)
+            if since is None:
+                await self._open(identity)
+                return
             await self._take_in(dict(since.changed), since.deleted)
             self._applied = since.revision
 
@@ -333,7 +353,12 @@ class IndexService:
         if self._sealing is not None or time.monotonic() < self._seal_after_s:
             return
         status = await self._in_writer(self._index.status)
-        if time.monotonic() - self._last_change_s < QUIET_S:
+        if self._rolling:
+            dead = status.dead_recordings
+            gone = dead >= LEAST_DEAD and dead > DEAD_SHARE * (dead + status.recordings)
+            if status.tail_hours >= self._seal_hours or gone:
+                self._start_sealing(SEAL_RATIO)
+        elif time.monotonic() - self._last_change_s < QUIET_S:
             if status.tail_hours >= self._seal_hours:
                 self._start_sealing(SEAL_RATIO)
         elif status.hours <= QUIET_MERGE_HOURS:

@@ -52,9 +52,14 @@ class VolumeFiles:
 
     One thread at a time opens or saves; anybody may ask. One process a directory writes; the
     others map what it has written, so that all of them share one copy in memory.
+
+    may_write: without, this process never is that one.
     """
 
-    def __init__(self, directory: Path, params: Params = PARAMS) -> None:
+    def __init__(
+        self, directory: Path, params: Params = PARAMS, *, may_write: bool = True
+    ) -> None:
+        self._may_write = may_write
         self._directory = directory
         self._params = params
         self._lock: volumes.WriterLock | None = None
@@ -116,7 +121,7 @@ class VolumeFiles:
 
     def become_writer(self) -> bool:
         """Takes the right to write, if nobody else has it; whether this process has it now."""
-        if self._lock is None:
+        if self._lock is None and self._may_write:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = volumes.try_writer_lock(self._directory)
             if self._lock is not None:

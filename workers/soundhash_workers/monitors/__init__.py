@@ -1,0 +1,1 @@
+"""Monitors: live sources that a worker listens to."""
