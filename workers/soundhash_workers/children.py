@@ -16,16 +16,13 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from soundhash_server.fetching.failures import JobError
-from soundhash_workers.forks import CONTEXT
+from soundhash_workers.forks import CONTEXT, PROCESSES
 
 STALL_S = 120.0
 _POLL_S = 0.1
 _EXIT_S = 5.0
 _SERVER_GONE = 255
 """multiprocessing's exit status of a child whose fork server has vanished, and it with that."""
-
-# Starting one process looks after all others, which multiprocessing does not guard.
-_processes = threading.Lock()
 
 
 class ChildCancelled(Exception):  # noqa: N818 - no error
@@ -52,7 +49,7 @@ def converse(
     process = CONTEXT.Process(target=target, args=(theirs, *arguments), daemon=True)
     with ours:
         try:
-            with theirs, _processes:
+            with theirs, PROCESSES:
                 process.start()
             yield from _receive(ours, cancel, stall_s)
         except EOFError:
@@ -76,7 +73,7 @@ def _receive(answers: Connection, cancel: threading.Event, stall_s: float) -> It
 
 def _crash(process: ForkServerProcess) -> JobError:
     status: int | None = _SERVER_GONE
-    with _processes:
+    with PROCESSES:
         if process.pid is not None:
             process.join(_EXIT_S)
             status = process.exitcode
@@ -87,7 +84,7 @@ def _crash(process: ForkServerProcess) -> JobError:
 
 
 def _end(process: ForkServerProcess) -> None:
-    with _processes:
+    with PROCESSES:
         if process.pid is None:
             return
         process.join(0)

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import resource
-import signal
-import sys
 import time
 import traceback
 from multiprocessing.connection import Connection
@@ -21,10 +17,11 @@ import soundhash_workers.extract  # noqa: F401 - children start in it
 from soundhash_engine import PARAMS, SAMPLE_RATE_HZ, EngineError, Extractor
 from soundhash_engine.decode import decode_file, probe
 from soundhash_engine.warm import warm
-from soundhash_server.fetching.process import die_with_parent
+from soundhash_server.fetching.process import settle
 
 PROGRESS_S = 0.2
-_MEMORY_BYTES = 3 << 29
+MEMORY_BYTES = 3 << 29
+"""A file that wants gigabytes is no recording."""
 
 warm()
 
@@ -33,7 +30,7 @@ def run(answers: Connection, path: Path, max_media_s: float, segment_s: int) -> 
     """Sends ("total", s | None), then ("progress", s) and ("segment", Segment) as they come, and
     at last ("done", duration_s, landmark_count), ("failed", EngineError) or ("error", OSError).
     """
-    settle()
+    settle(MEMORY_BYTES)
     try:
         _extract(answers, path, max_media_s, segment_s)
     except EngineError as error:
@@ -45,18 +42,6 @@ def run(answers: Connection, path: Path, max_media_s: float, segment_s: int) -> 
         # A mistake of ours, and not for the parent to unpickle.
         traceback.print_exc()
         answers.send(("error", RuntimeError(f"{type(error).__name__} while extracting")))
-
-
-def settle() -> None:
-    """What every child does first: it ends with the worker, and has bounded memory.
-
-    When the worker is gone, so is the process that this one was forked from, and so is this.
-    """
-    die_with_parent(os.getppid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # A file that wants gigabytes is no recording.
-    _limit_memory()
 
 
 def _extract(answers: Connection, path: Path, max_media_s: float, segment_s: int) -> None:
@@ -74,11 +59,3 @@ def _extract(answers: Connection, path: Path, max_media_s: float, segment_s: int
     for segment in extractor.finish():
         answers.send(("segment", segment))
     answers.send(("done", extractor.duration_s, extractor.landmarks_count))
-
-
-def _limit_memory() -> None:
-    if sys.platform != "linux":
-        return
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    limit_bytes = pages * resource.getpagesize() + _MEMORY_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from soundhash_engine import EngineError
 from soundhash_engine.decode import probe
-from soundhash_workers.extract_child import settle
+from soundhash_server.fetching.process import settle
+from soundhash_workers.extract_child import MEMORY_BYTES
 
 
 def run(answers: Connection, paths: Sequence[str]) -> None:
     """Sends ("", "") for each file with sound in it, else (reason, message)."""
-    settle()
+    settle(MEMORY_BYTES)
     for path in paths:
         try:
             probe(Path(path))

@@ -16,7 +16,8 @@ import soundhash_workers.render  # noqa: F401 - children start in it
 from soundhash_engine import EngineError
 from soundhash_engine.decode import decode_file, probe
 from soundhash_engine.types import Pcm
-from soundhash_workers.extract_child import settle
+from soundhash_server.fetching.process import settle
+from soundhash_workers.extract_child import MEMORY_BYTES
 from soundhash_workers.loudness import measure, normalise
 
 _PROGRESS_S = 0.2
@@ -35,7 +36,7 @@ def run(
     """Sends ("media", container, s | None), then, with a target, ("progress", s) as it comes and
     ("measured", Loudness | None) if asked for; at last ("done", samples), ("disk full",),
     ("failed", EngineError) or ("error", OSError)."""
-    settle()
+    settle(MEMORY_BYTES)
     try:
         info = probe(path)
         answers.send(("media", info.container, info.duration_s))

@@ -165,6 +165,28 @@ REASONS: dict[str, Reason] = {
         "Live streams are followed by monitors, not ingested: set up a monitor for it, or submit "
         "the recording when the stream is over.",
     ),
+    "SOURCE_OFFLINE": Reason(
+        True,
+        "Nothing is on the air there at the moment: monitors try again by themselves. If it never "
+        "is, check the address.",
+    ),
+    "SOURCE_ENDED": Reason(
+        False,
+        "The live stream is over for good: ingest its recording, or monitor another address.",
+    ),
+    "SOURCE_STALLED": Reason(
+        True,
+        "The source is connected and sends nothing that can be heard: monitors connect again by "
+        "themselves. If it lasts, look at the source.",
+    ),
+    "LIVE_FORMAT": Reason(
+        False,
+        "Use another address of the source: MP3, AAC, Ogg, Opus or FLAC over HTTP, HLS, RTMP or "
+        "RTSP, not encrypted.",
+    ),
+    "NOT_LIVE": Reason(
+        False, "This is a recording: ingest it instead (`soundhash ingest`)."
+    ),
     "NOT_YET_AVAILABLE": Reason(
         False, "The recording is not published yet: submit it again when it is."
     ),

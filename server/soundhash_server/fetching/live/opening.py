@@ -1,0 +1,58 @@
+"""From the address of a live source to its bytes: what it is, and where it leads."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from soundhash_server.errors import PlatformError
+from soundhash_server.fetching.failures import JobError
+from soundhash_server.fetching.live.access import Access
+from soundhash_server.fetching.live.answer import Answer, answer_of
+from soundhash_server.fetching.live.icy import IcyStream, interval_of
+from soundhash_server.fetching.live.pieces import Pieces, Source
+from soundhash_server.fetching.live.playlists import Kind, entries_of, kind_of
+from soundhash_server.url_guard import split_url
+
+_MAX_DEPTH = 3
+"""Playlists that lead to playlists, and pages that lead to either."""
+_ICY = {"Icy-MetaData": "1"}
+
+
+async def open_source(stack: AsyncExitStack, access: Access, url: str, depth: int = 0) -> Source:
+    """Connects to a source; the connection ends with ``stack``.
+
+    Raises JobError, PlatformError (URL_INVALID, URL_NOT_ALLOWED).
+    """
+    split_url(url, live=True)
+    if depth > _MAX_DEPTH:
+        raise JobError("LIVE_FORMAT", "The source's playlists lead to playlists without end.")
+    answer = await stack.enter_async_context(answer_of(access, url, _ICY))
+    kind, text = await kind_of(answer)
+    match kind:
+        case Kind.STREAM:
+            return Source(_stream(answer))
+        case Kind.LIST:
+            return await _first_of(stack, access, entries_of(text, answer.url), depth)
+    raise JobError("LIVE_FORMAT", "The source's format is not known.")
+
+
+async def _first_of(stack: AsyncExitStack, access: Access, urls: list[str], depth: int) -> Source:
+    """The first source of a playlist that can be opened."""
+    last: JobError | PlatformError = JobError("LIVE_FORMAT", "The playlist names no stream.")
+    for url in urls:
+        async with AsyncExitStack() as attempt:
+            try:
+                source = await open_source(attempt, access, url, depth + 1)
+            except (JobError, PlatformError) as error:
+                last = error
+                continue
+            stack.push_async_exit(attempt.pop_all())
+            return source
+    raise last
+
+
+async def _stream(answer: Answer) -> Pieces:
+    icy = IcyStream(interval_of(answer.headers.get("icy-metaint", "")))
+    while data := await answer.some():
+        for piece in icy.push(data):
+            yield piece
