@@ -29,12 +29,13 @@ EXPORTS = """
 Aborted AlignedLandmarks AlreadyExists AsyncClient BatchItem BatchProgress BatchResult Cancelled
 Channel ChannelParameters ChannelVideo Client Clip Comparison ContrastPatch CoverageBlock DataLoss
 DeadlineExceeded Explanation FailedPrecondition FailureGroup FailureSummary FetchOptions
-FieldViolation FinalMatch Fingerprint FolderParameters Health Heard IndexStatus IngestParameters
+FieldViolation FinalMatch Fingerprint FolderParameters Gap Health Heard IndexStatus IngestParameters
 IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState JobStep KeptObject
 LandmarkPoints Match MatchResult MatchedPlace MissingPart NotFound OffsetHistogram OutOfRange
 Patches PausedHost PcmEncoding PcmFormat PermissionDenied PostingShard ProvisionalMatch Quota
 ResourceExhausted RetriedJobs ScoreParts ScoreTerm Segment SharedPassage SoundHashError Stats
-StreamEvent StreamSummary TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus UrlEnd
+StreamEvent StreamInterrupted StreamOpened StreamSummary StreamWarning Timeline
+TimelineEntry TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus UrlEnd
 UrlEvent UrlMatch UrlProgress Video __version__
 """
 
@@ -292,6 +293,11 @@ def test_every_field_of_every_answer_arrives() -> None:
             {"first_clip_s", "first_video_s", "row_s"},
         ),
         (match_pb2.CoverageBlock, soundhash.CoverageBlock, set()),
+        (match_pb2.StreamOpened, soundhash.StreamOpened, set()),
+        (match_pb2.HeardSoFar, soundhash.Heard, set()),
+        (match_pb2.StreamGap, soundhash.Gap, set()),
+        (match_pb2.ProvisionalMatch, soundhash.ProvisionalMatch, set()),
+        (match_pb2.StreamSummary, soundhash.StreamSummary, set()),
         (match_pb2.MatchUrlProgress, soundhash.UrlProgress, set()),
         (match_pb2.MatchUrlEnd, soundhash.UrlEnd, {"matches"}),
         (ingest_pb2.FetchOptions, soundhash.FetchOptions, {"max_bytes_per_second"}),

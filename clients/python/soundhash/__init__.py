@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         ScoreTerm,
     )
     from soundhash._sync import Client
+    from soundhash._timeline import Timeline, TimelineEntry
     from soundhash._types import (
         BatchItem,
         BatchProgress,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         FinalMatch,
         Fingerprint,
         FolderParameters,
+        Gap,
         Health,
         Heard,
         IndexStatus,
@@ -88,7 +90,10 @@ if TYPE_CHECKING:
         SharedPassage,
         Stats,
         StreamEvent,
+        StreamInterrupted,
+        StreamOpened,
         StreamSummary,
+        StreamWarning,
         UploadStatus,
         UrlEnd,
         UrlEvent,
@@ -125,6 +130,7 @@ __all__ = [
     "FinalMatch",
     "Fingerprint",
     "FolderParameters",
+    "Gap",
     "Health",
     "Heard",
     "IndexStatus",
@@ -164,7 +170,12 @@ __all__ = [
     "SoundHashError",
     "Stats",
     "StreamEvent",
+    "StreamInterrupted",
+    "StreamOpened",
     "StreamSummary",
+    "StreamWarning",
+    "Timeline",
+    "TimelineEntry",
     "TlsConfig",
     "Unauthenticated",
     "Unavailable",
@@ -178,7 +189,7 @@ __all__ = [
     "__version__",
 ]
 
-_MODULES = ("_sync", "_client", "_types", "_errors", "_config", "_explanation")
+_MODULES = ("_sync", "_client", "_types", "_errors", "_config", "_explanation", "_timeline")
 
 
 def __getattr__(name: str) -> object:

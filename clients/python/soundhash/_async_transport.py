@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing, suppress
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
 
+from soundhash import _async_stream
 from soundhash import _calls as calls
 from soundhash import _convert as convert
 from soundhash import _types as t
+from soundhash._async_writing import CallEnded, done_writing, write
 from soundhash._config import ClientConfig
+from soundhash._course import Course
 from soundhash._errors import (
     DeadlineExceeded,
     Unimplemented,
@@ -22,14 +24,12 @@ from soundhash._errors import (
     from_rpc_error,
     job_not_finished,
 )
-from soundhash._media import MediaReader, Progress, audio_messages
+from soundhash._media import MediaReader, Progress
 from soundhash._retry import Attempts, Position
 from soundhash._stubs import AsyncStubs
 from soundhash.v1 import clips_pb2, ingest_pb2, match_pb2
 
 T = TypeVar("T")
-
-_STATUS_PATIENCE_S = 5.0
 
 
 class AsyncTransport:
@@ -143,42 +143,23 @@ class AsyncTransport:
         progress: Progress | None,
         n_sent: int,
     ) -> None:
-        with suppress(_CallEnded):
+        with suppress(CallEnded):
             for message in upload.head(n_sent):
-                await _write(call, message)
+                await write(call, message)
             if n_sent and progress is not None:
                 progress(n_sent, reader.size_bytes)
             while chunk := await asyncio.to_thread(reader.read):
-                await _write(call, upload.wrap(chunk))
+                await write(call, upload.wrap(chunk))
                 n_sent += len(chunk)
                 if progress is not None:
                     progress(n_sent, reader.size_bytes)
-            await _done_writing(call)
+            await done_writing(call)
 
-    async def stream(
-        self,
-        config: match_pb2.MatchStreamRequest,
-        chunks: AsyncIterable[bytes] | Iterable[bytes],
-        timeout_s: float | None,
+    def stream(
+        self, course: Course, chunks: AsyncIterable[bytes] | Iterable[bytes]
     ) -> AsyncGenerator[t.StreamEvent, None]:
         """Live audio; events as they come."""
-        call = self.stubs.match.MatchStream(timeout=timeout_s, metadata=self.config.metadata)
-        sender = asyncio.create_task(_send_audio(call, config, chunks))
-        try:
-            async for message in call:
-                event = convert.stream_event(message)
-                if event is not None:
-                    yield event
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.config.address) from None
-        except asyncio.CancelledError:
-            if sender.done() and not sender.cancelled() and (failure := sender.exception()):
-                raise failure from None
-            raise
-        finally:
-            sender.cancel()
-            call.cancel()
-            await asyncio.wait([sender])
+        return _async_stream.run(lambda: self.stubs, self.config, course, chunks)
 
     async def stream_url(
         self, request: match_pb2.MatchUrlRequest, timeout_s: float | None
@@ -251,72 +232,3 @@ class AsyncTransport:
 
     def _call_options(self, attempts: Attempts) -> dict[str, Any]:
         return {"timeout": attempts.remaining_s, "metadata": self.config.metadata}
-
-
-async def _send_audio(
-    call: grpc.aio.StreamStreamCall[Any, Any],
-    config: match_pb2.MatchStreamRequest,
-    chunks: AsyncIterable[bytes] | Iterable[bytes],
-) -> None:
-    """Sends live audio as fast as the server takes it.
-
-    What goes wrong in `chunks` cancels the call and is raised; what goes wrong in the call
-    is told to the one who reads its events.
-    """
-    try:
-        with suppress(_CallEnded):
-            await _write(call, config)
-            async for chunk in _asynchronous(chunks):
-                for message in audio_messages(chunk):
-                    await _write(call, message)
-            await _done_writing(call)
-    except Exception:
-        call.cancel()
-        raise
-
-
-class _CallEnded(Exception):  # noqa: N818 - not an error: the call itself says how it ended
-    """The server has answered before everything was sent."""
-
-
-async def _write(call: Any, message: Message) -> None:
-    """Sends a message, as `call.write` should.
-
-    That one marks the whole call INTERNAL when a write fails, and so loses the status of a
-    server that refuses before all is sent (https://github.com/grpc/grpc/issues/36066).
-    """
-    try:
-        await call.wait_for_connection()
-        if call.done():
-            raise _CallEnded
-        await call._cython_call.send_serialized_message(message.SerializeToString())
-    except (grpc.RpcError, grpc.aio.InternalError):
-        await _ended(call)
-
-
-async def _done_writing(call: Any) -> None:
-    try:
-        await call.done_writing()
-    except (grpc.RpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
-        await _ended(call)
-
-
-async def _ended(call: Any) -> NoReturn:
-    # The status follows at once, but for a call that gRPC itself could not begin.
-    try:
-        async with asyncio.timeout(_STATUS_PATIENCE_S):
-            await call.code()
-    except TimeoutError:
-        call.cancel()
-    raise _CallEnded
-
-
-async def _asynchronous(chunks: AsyncIterable[bytes] | Iterable[bytes]) -> AsyncIterator[bytes]:
-    """Chunks of either kind; plain iterators may block, so they run in a thread."""
-    if isinstance(chunks, AsyncIterable):
-        async for chunk in chunks:
-            yield chunk
-        return
-    iterator = iter(chunks)
-    while (piece := await asyncio.to_thread(next, iterator, None)) is not None:
-        yield piece

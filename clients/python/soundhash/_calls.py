@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2
 
 from soundhash import _convert as convert
 from soundhash import _types as t
+from soundhash._course import Course
 from soundhash._explanation import Explanation, explanation
 from soundhash._media import MediaReader
 from soundhash.v1 import (
@@ -359,17 +360,23 @@ def match_clip(content: bytes, top: int, min_confidence: float) -> Call[t.MatchR
     return Call("match", "MatchClip", request, convert.match_result, idempotent=True)
 
 
-def stream_config(
-    pcm: t.PcmFormat | None, top: int, min_confidence: float, stop_after_first: bool
-) -> match_pb2.MatchStreamRequest:
-    """The first message of a stream."""
-    return match_pb2.MatchStreamRequest(
-        config=match_pb2.MatchStreamConfig(
-            pcm=None if pcm is None else convert.pcm_format(pcm),
-            options=match_pb2.MatchOptions(top=top, min_confidence=min_confidence),
-            stop_after_first=stop_after_first,
-        )
+def stream(
+    pcm: t.PcmFormat | None,
+    top: int,
+    min_confidence: float,
+    stop_after_first: bool,
+    window_s: float | None,
+    resume: bool,
+    timeout_s: float | None,
+) -> Course:
+    """A stream that begins now."""
+    config = match_pb2.MatchStreamConfig(
+        pcm=None if pcm is None else convert.pcm_format(pcm),
+        options=match_pb2.MatchOptions(top=top, min_confidence=min_confidence),
+        stop_after_first=stop_after_first,
+        window=None if window_s is None else convert.to_duration(window_s),
     )
+    return Course(config, pcm, resume=resume, timeout_s=timeout_s)
 
 
 def match_url(

@@ -54,6 +54,7 @@ def _members(kind: type[_EnumT], numbers: list[tuple[str, int]], prefix: str) ->
 _KINDS = _members(t.JobKind, list(ingest_pb2.JobKind.items()), "JOB_KIND_")
 _STATES = _members(t.JobState, list(ingest_pb2.JobState.items()), "JOB_STATE_")
 _STEPS = _members(t.JobStep, list(ingest_pb2.JobStep.items()), "JOB_STEP_")
+_WARNINGS = _members(t.StreamWarning, list(match_pb2.StreamWarning.items()), "STREAM_WARNING_")
 
 
 def kind_number(kind: str) -> ingest_pb2.JobKind.ValueType:
@@ -298,8 +299,22 @@ def stream_event(m: match_pb2.MatchStreamResponse) -> t.StreamEvent | None:
     """The event, or None for a kind that this client does not know."""
     heard_s = seconds(m.heard)
     match m.WhichOneof("event"):
+        case "opened":
+            return t.StreamOpened(
+                heard_s=heard_s,
+                resume_token=m.opened.resume_token,
+                received_bytes=m.opened.received_bytes,
+                resume_within_s=seconds(m.opened.resume_within),
+                resumed=m.opened.resumed,
+            )
         case "heard_so_far":
-            return t.Heard(heard_s, m.heard_so_far.level_db)
+            heard = m.heard_so_far
+            warnings = tuple(
+                _WARNINGS.get(number, t.StreamWarning.UNKNOWN) for number in heard.warnings
+            )
+            return t.Heard(heard_s, heard.level_db, heard.peak_db, warnings)
+        case "gap":
+            return t.Gap(heard_s, seconds(m.gap.start), seconds(m.gap.end))
         case "provisional":
             return t.ProvisionalMatch(heard_s, match(m.provisional.match), m.provisional.stability)
         case "final":

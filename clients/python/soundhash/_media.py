@@ -6,14 +6,14 @@ import hashlib
 import io
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from soundhash import _convert
 from soundhash._errors import InvalidArgument
 from soundhash._types import Fingerprint, Video
-from soundhash.v1 import fingerprint_pb2, match_pb2
+from soundhash.v1 import fingerprint_pb2
 
 Media = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """A path, the bytes themselves, or a binary file object."""
@@ -27,7 +27,6 @@ Progress = Callable[[int, int | None], object]
 CHUNK_BYTES = 256 * 1024
 MAX_CLIP_BYTES = 32 << 20
 MAX_COMPARED_BYTES = 16 << 20
-MAX_AUDIO_MESSAGE_BYTES = 1 << 20
 RESUMED_BYTES = 8 << 20
 """Uploads from this size on go on where they were cut; smaller ones begin anew."""
 
@@ -103,12 +102,6 @@ def _clean_name(path: str) -> str:
     # Names that are no valid UTF-8 cannot travel; 255 characters are what the API takes.
     name = os.path.basename(path).encode("utf-8", "replace").decode()  # noqa: PTH119
     return name[-255:]
-
-
-def audio_messages(chunk: bytes) -> Iterator[match_pb2.MatchStreamRequest]:
-    """One chunk of live audio as messages of the size that the API allows."""
-    for start in range(0, len(chunk), MAX_AUDIO_MESSAGE_BYTES):
-        yield match_pb2.MatchStreamRequest(audio=chunk[start : start + MAX_AUDIO_MESSAGE_BYTES])
 
 
 def read_clip(source: Media, limit_bytes: int = MAX_CLIP_BYTES) -> bytes:

@@ -52,6 +52,8 @@ class SyncAnswers(SyncConnection):
         top: int = 0,
         min_confidence: float = 0.0,
         stop_after_first: bool = False,
+        window_s: float | None = None,
+        resume: bool = True,
         timeout_s: float | None = None,
     ) -> Generator[t.StreamEvent, None, None]:
         """Finds videos in audio that is still arriving; yields what is heard as it comes.
@@ -59,13 +61,21 @@ class SyncAnswers(SyncConnection):
         chunks: audio in pieces of any size, taken as fast as the server takes them (in the
         plain client from another thread). pcm: the format of raw audio; None: a container
         that is recognised by its bytes. stop_after_first: end at the first match that is
-        certain enough to publish. timeout_s: None for no limit.
+        certain enough to publish. window_s: how much of the latest audio is looked at
+        together, 3 to 12 (None: 10). timeout_s: None for no limit.
 
-        Closing the iterator ends the stream. What `chunks` raises is raised here. A stream
-        is not tried again.
+        resume: when the connection breaks, go on without losing what was heard, for as long as
+        the server waits (StreamOpened.resume_within_s). Up to 16 MiB of audio are kept for that.
+        A server that was restarted has forgotten the stream: raw audio begins anew there, with
+        up to 30 s from before, and its times go on; media in a container raise NotFound
+        (STREAM_NOT_FOUND). A stream whose first call fails is not tried again.
+
+        Closing the iterator ends the stream. What `chunks` raises is raised here.
         """
-        config = calls.stream_config(pcm, top, min_confidence, stop_after_first)
-        return self._transport.stream(config, chunks, timeout_s)
+        course = calls.stream(
+            pcm, top, min_confidence, stop_after_first, window_s, resume, timeout_s
+        )
+        return self._transport.stream(course, chunks)
 
     def match_url(
         self,

@@ -11,8 +11,10 @@ import grpc
 
 from soundhash import _calls as calls
 from soundhash import _convert as convert
+from soundhash import _sync_stream
 from soundhash import _types as t
 from soundhash._config import ClientConfig
+from soundhash._course import Course
 from soundhash._errors import (
     DeadlineExceeded,
     Unimplemented,
@@ -20,7 +22,7 @@ from soundhash._errors import (
     from_rpc_error,
     job_not_finished,
 )
-from soundhash._media import MediaReader, Progress, audio_messages
+from soundhash._media import MediaReader, Progress
 from soundhash._retry import Attempts, Position
 from soundhash._stubs import Stubs
 from soundhash.v1 import clips_pb2, ingest_pb2, match_pb2
@@ -150,30 +152,10 @@ class Transport:
             raise
 
     def stream(
-        self,
-        config: match_pb2.MatchStreamRequest,
-        chunks: Iterable[bytes],
-        timeout_s: float | None,
+        self, course: Course, chunks: Iterable[bytes]
     ) -> Generator[t.StreamEvent, None, None]:
         """Live audio; events as they come."""
-
-        def messages() -> Iterator[match_pb2.MatchStreamRequest]:
-            yield config
-            for chunk in chunks:
-                yield from audio_messages(chunk)
-
-        feed = _Feed(messages())
-        call = self.stubs.match.MatchStream(feed, timeout=timeout_s, metadata=self.config.metadata)
-        feed.attach(call.cancel)
-        try:
-            for message in call:
-                event = convert.stream_event(message)
-                if event is not None:
-                    yield event
-        except grpc.RpcError as error:
-            raise feed.error or from_rpc_error(error, self.config.address) from None
-        finally:
-            call.cancel()
+        return _sync_stream.run(lambda: self.stubs, self.config, course, chunks)
 
     def stream_url(
         self, request: match_pb2.MatchUrlRequest, timeout_s: float | None

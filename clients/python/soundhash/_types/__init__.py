@@ -33,17 +33,12 @@ from soundhash._types._jobs import (
     UploadStatus,
 )
 from soundhash._types._matches import (
-    FinalMatch,
-    Heard,
     Match,
     MatchResult,
     MissingPart,
     PcmEncoding,
     PcmFormat,
-    ProvisionalMatch,
     ScoreParts,
-    StreamEvent,
-    StreamSummary,
     UrlEnd,
     UrlEvent,
     UrlMatch,
@@ -62,6 +57,17 @@ from soundhash._types._sources import (
     KeptObject,
     Quota,
 )
+from soundhash._types._streams import (
+    FinalMatch,
+    Gap,
+    Heard,
+    ProvisionalMatch,
+    StreamEvent,
+    StreamInterrupted,
+    StreamOpened,
+    StreamSummary,
+    StreamWarning,
+)
 
 __all__ = [
     "BatchItem",
@@ -78,6 +84,7 @@ __all__ = [
     "FinalMatch",
     "Fingerprint",
     "FolderParameters",
+    "Gap",
     "Health",
     "Heard",
     "IndexStatus",
@@ -105,7 +112,10 @@ __all__ = [
     "SharedPassage",
     "Stats",
     "StreamEvent",
+    "StreamInterrupted",
+    "StreamOpened",
     "StreamSummary",
+    "StreamWarning",
     "UploadStatus",
     "UrlEnd",
     "UrlEvent",

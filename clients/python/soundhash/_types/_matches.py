@@ -1,4 +1,4 @@
-"""Questions and their answers: clips, streams, URLs."""
+"""Questions and their answers: clips, URLs, the formats of audio."""
 
 from __future__ import annotations
 
@@ -165,49 +165,3 @@ class UrlEnd:
 
 UrlEvent = UrlProgress | UrlMatch | UrlEnd
 """What `stream_url` yields."""
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """Audio arrives and nothing is recognised yet.
-
-    heard_s: audio heard so far. level_db: level of the last half second, dB full scale.
-    """
-
-    heard_s: float
-    level_db: float
-
-
-@dataclass(frozen=True, slots=True)
-class ProvisionalMatch:
-    """What the stream seems to be now. stability: how likely it is to stay, 0 to 1."""
-
-    heard_s: float
-    match: Match
-    stability: float
-
-
-@dataclass(frozen=True, slots=True)
-class FinalMatch:
-    """A match that will not change."""
-
-    heard_s: float
-    match: Match
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSummary:
-    """The end of a stream; nothing follows.
-
-    match_count: how many final matches there were. missing: parts of the index that did not
-    answer at some time of the stream.
-    """
-
-    heard_s: float
-    query_id: str
-    match_count: int
-    missing: tuple[MissingPart, ...] = ()
-
-
-StreamEvent = Heard | ProvisionalMatch | FinalMatch | StreamSummary
-"""What `stream` yields."""
