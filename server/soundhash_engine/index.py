@@ -39,12 +39,16 @@ class Snapshot:
     alive     bool, one array a volume, one element a recording
     hours     of audio that count
     postings  where the volumes' postings are asked for
+    aside     so many volumes, the last ones, are searched beside the others: see `beside`
+    hours_aside  of audio that count in those
     """
 
     volumes: tuple[Volume, ...]
     alive: tuple[NDArray[np.bool_], ...]
     hours: float
     postings: Postings = LOCAL
+    aside: int = 0
+    hours_aside: float = 0.0
 
     @property
     def recordings(self) -> int:
@@ -69,14 +73,42 @@ class Snapshot:
                 for volume, alive in zip(self.volumes, self.alive, strict=True)
             ),
         )
-        return dataclasses.replace(rest, postings=self.postings)
+        n = len(self.volumes) - self.aside
+        return dataclasses.replace(
+            rest,
+            postings=self.postings,
+            aside=self.aside,
+            hours_aside=_hours(rest.volumes[n:], rest.alive[n:]),
+        )
+
+    def beside(self, other: "Snapshot") -> "Snapshot":
+        """This view with another one, of other recordings, beside it.
+
+        One search goes through both, and takes nothing from this one: places in either are
+        counted and looked at by themselves, and the search goes on until what is found here
+        convinces, whatever is found there.
+        """
+        if not other.volumes:
+            return self
+        return Snapshot(
+            volumes=(*self.volumes, *other.volumes),
+            alive=(*self.alive, *other.alive),
+            hours=self.hours + other.hours,
+            postings=self.postings,
+            aside=self.aside + len(other.volumes),
+            hours_aside=self.hours_aside + other.hours,
+        )
+
+
+def _hours(volumes: Sequence[Volume], alive: Sequence[NDArray[np.bool_]]) -> float:
+    seconds = (
+        float(volume.duration_s[mask].sum()) for volume, mask in zip(volumes, alive, strict=True)
+    )
+    return sum(seconds) / 3600.0
 
 
 def _snapshot(volumes: tuple[Volume, ...], alive: tuple[NDArray[np.bool_], ...]) -> Snapshot:
-    seconds = sum(
-        float(volume.duration_s[mask].sum()) for volume, mask in zip(volumes, alive, strict=True)
-    )
-    return Snapshot(volumes=volumes, alive=alive, hours=seconds / 3600.0)
+    return Snapshot(volumes=volumes, alive=alive, hours=_hours(volumes, alive))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

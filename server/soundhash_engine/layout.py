@@ -8,7 +8,7 @@ A posting takes 5 bytes. Of a triple's hash a volume keeps the upper `KEY_BITS` 
 stands above the anchor's frame in the 32-bit word. A longer time line needs more bits for frames
 and has just as many more for buckets, so every volume knows the same bits of every key: volumes
 are merged without making their keys again. Within a bucket postings are in order of key, then of
-frame, and no key has more than `MOST_OF_A_KEY`.
+frame, and no key has more than `MOST_OF_A_KEY`, or `Params.latest_of_a_key`.
 """
 
 import numpy as np
@@ -175,21 +175,27 @@ def read_postings(
 
 
 @kernel
-def thin_out(joined: NDArray[np.uint64], frame_bits: int) -> int:
-    """Keep the first MOST_OF_A_KEY of each key's sorted numbers, in place; returns how many stay.
+def thin_out(joined: NDArray[np.uint64], frame_bits: int, latest: int) -> int:
+    """Keep the first MOST_OF_A_KEY of each key's sorted numbers, or the ``latest`` so many where
+    that is not 0, in place; returns how many stay.
 
-    The first of a whole are among the first of its parts, so parts may be thinned out first.
+    The first of a whole are among the first of its parts, and the last among the last: parts may
+    be thinned out first.
     """
     n = 0
-    run = 0
-    before = np.uint64(0)
-    for i in range(joined.shape[0]):
-        key = joined[i] >> np.uint64(frame_bits)
-        run = run + 1 if key == before else 1
-        before = key
-        if run <= MOST_OF_A_KEY:
+    begin = 0
+    total = joined.shape[0]
+    most = latest if latest > 0 else MOST_OF_A_KEY
+    while begin < total:
+        key = joined[begin] >> np.uint64(frame_bits)
+        end = begin + 1
+        while end < total and joined[end] >> np.uint64(frame_bits) == key:
+            end += 1
+        first = max(begin, end - most) if latest > 0 else begin
+        for i in range(first, min(end, first + most)):
             joined[n] = joined[i]
             n += 1
+        begin = end
     return n
 
 

@@ -8,7 +8,7 @@ next windows, not searched again.
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -49,6 +49,9 @@ be too little, of thirty enough."""
 DOUBT_MARGIN = 7.0
 """Lines this far below the threshold are still weighed."""
 MOST_DOUBTFUL = 12
+MOST_ASIDE = 4
+"""Of what is beside the index so many times more matches are returned: the caller joins those that
+are pieces of one."""
 LINE_S = 0.4
 LINE_TEMPO = 0.02
 LINE_PITCH_BINS = 1.5
@@ -59,7 +62,8 @@ LINE_PITCH_BINS = 1.5
 class MatchOptions:
     """What a caller wants of an answer.
 
-    top             most matches that are returned
+    top             most matches that are returned; beside an index of two parts (see
+                    `Snapshot.beside`) up to `MOST_ASIDE` times as many more of what is aside
     min_confidence  0 … 1; matches below it are left out
     max_clip_s      longer clips are refused
     """
@@ -245,7 +249,10 @@ class ClipSearch:
         if not split or not passages:
             return passages
         end_s = begin_s + pcm.size / self._params.sample_rate_hz
-        return passages + self._rest(pcm, begin_s, end_s, passages[0], cheap)
+        # What is aside leaves something uncovered only where nothing else is found.
+        likely = (p for p in passages if p.hit.score >= self._least - SUPPORT_MARGIN)
+        best = next((p for p in likely if not p.hit.aside), passages[0])
+        return passages + self._rest(pcm, begin_s, end_s, best, cheap)
 
     def features(
         self,
@@ -275,10 +282,11 @@ class ClipSearch:
         settled = [p for p in (*found, *sure) if p.hit.score >= self._sure]
         lines: list[Passage] = []
         for passage in sorted(found, key=lambda p: -p.hit.score):
-            if passage.hit.score < self._least - DOUBT_MARGIN or len(lines) == MOST_DOUBTFUL:
+            if passage.hit.score < self._least - DOUBT_MARGIN:
                 break
             if not any(line.same_line(passage) for line in (*settled, *lines)):
                 lines.append(passage)
+        lines = best_of_each(lines, MOST_DOUBTFUL)
         if not lines:
             return []
         features = query_features(pcm, self._params)
@@ -387,10 +395,23 @@ def to_match(group: list[Passage], snapshot: Snapshot) -> Match:
     )
 
 
+def best_of_each(passages: Iterable[Passage], most: int) -> list[Passage]:
+    """The first ``most`` passages of the index, and as many of what is beside it, in their order:
+    neither crowds the other out."""
+    left = {False: most, True: most}
+    out = []
+    for passage in passages:
+        if left[passage.hit.aside] > 0:
+            left[passage.hit.aside] -= 1
+            out.append(passage)
+    return out
+
+
 def collect(passages: list[Passage], snapshot: Snapshot, options: MatchOptions) -> list[Match]:
     """Matches of all windows' passages: merged, above the threshold, best first."""
     least, _ = thresholds(snapshot)
     matches: list[Match] = []
+    left = {False: options.top, True: MOST_ASIDE * options.top}
     supporting = [p for p in passages if p.hit.score >= least - SUPPORT_MARGIN]
     for group in _merge(supporting):
         match = to_match(group, snapshot)
@@ -404,8 +425,10 @@ def collect(passages: list[Passage], snapshot: Snapshot, options: MatchOptions) 
             for m in matches
         ):
             continue
-        matches.append(match)
-    return matches[: options.top]
+        if left[group[0].hit.aside] > 0:
+            left[group[0].hit.aside] -= 1
+            matches.append(match)
+    return matches
 
 
 def window_starts(n_samples: int, params: Params = PARAMS) -> list[int]:
@@ -455,7 +478,7 @@ def match(
     for start in starts:
         found = search.window(pcm[start : start + length], start / params.sample_rate_hz, known)
         passages += found
-        known = tuple(p for p in found if p.hit.score >= least)[: options.top]
+        known = tuple(best_of_each((p for p in found if p.hit.score >= least), options.top))
     if not search.landmarks:
         raise SilentAudio("nothing stands out in the clip")
     if len(starts) > 1:

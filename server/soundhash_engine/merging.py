@@ -111,7 +111,7 @@ def merge(
     for i, volume in enumerate(volumes):
         mine = source == i
         moved[i][row[mine]] = base[mine] - volume.base_frame[row[mine]]
-    _merge_postings(volumes, moved, bits, sink)
+    _merge_postings(volumes, moved, bits, sink, params.latest_of_a_key)
     return make_meta(params.digest, params.search, bits, len(ids), float(duration_s.sum()))
 
 
@@ -185,7 +185,11 @@ def _pass_on(
 
 
 def _merge_postings(
-    volumes: Sequence[Volume], moved: Sequence[NDArray[np.int64]], bits: int, sink: Sink
+    volumes: Sequence[Volume],
+    moved: Sequence[NDArray[np.int64]],
+    bits: int,
+    sink: Sink,
+    latest: int,
 ) -> None:
     to_bits = bits - BUCKET_FRAME_BITS
     total = sum(v.triples for v in volumes)
@@ -226,7 +230,7 @@ def _merge_postings(
         if len(volumes) > 1:
             # Each volume's are sorted: runs that a merging sort only joins.
             joined.sort(kind="stable")
-            joined = joined[: thin_out(joined, bits)]
+            joined = joined[: thin_out(joined, bits, latest)]
             n = len(joined)
         bucket = np.empty(2 ** (to_bits - part_bits), np.uint32)
         post = np.empty(n, np.uint32)

@@ -109,6 +109,11 @@ class Params:
     """A stored row covers this much audio. Landmarks and descriptor run on across its borders, so
     that it decides neither what is found nor what fits together; at most 1,048 (16 bits)."""
     min_clip_s: float = 1.0
+    latest_of_a_key: int = 0
+    """Of a key that comes more often than this in a volume only the latest postings stay, so that
+    what is repeated all day is found where it came last; 0: such keys find nothing, as steady
+    tones do. At most 16: of more none would vote. May change at any time: volumes of both kinds
+    are searched alike."""
     query: QueryParams = QueryParams()
     search: SearchParams = SearchParams()
 
@@ -157,7 +162,7 @@ def _digest(params: Params) -> str:
     relevant = {
         field.name: getattr(params, field.name)
         for field in dataclasses.fields(params)
-        if field.name not in ("query", "search", "min_clip_s")
+        if field.name not in ("query", "search", "min_clip_s", "latest_of_a_key")
     }
     # Where a recording is cut into rows changes nothing once they are joined. The number stays in
     # the text: what was stored before this was so keeps its digest.

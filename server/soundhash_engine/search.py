@@ -78,12 +78,13 @@ def retrieve(
     margin: float,
     least_votes: int,
     most: int,
+    aside: int = 0,
     params: Params = PARAMS,
 ) -> tuple[Candidates, tuple[Missing, ...]]:
     """The ``most`` places with the most votes in all volumes, and what of them did not answer.
 
     ``landmarks``: of the clip. ``margin``: share of a cell within which the neighbour is probed
-    too.
+    too. ``aside``: the last so many volumes give as many places of their own, after the others'.
     """
     landmarks = _strong(landmarks)
     stretch = 1.0 if len(changes) == 1 else 1.3
@@ -124,16 +125,21 @@ def retrieve(
                 votes=votes[best],
             )
         )
-    candidates = parts[0] if len(parts) == 1 else join_candidates(parts, most)
-    return candidates, answer.missing
+    if len(parts) == 1:
+        return parts[0], answer.missing
+    first = len(parts) - aside
+    groups = [join_candidates(some, most) for some in (parts[:first], parts[first:]) if some]
+    return join_candidates(groups) if len(groups) > 1 else groups[0], answer.missing
 
 
-def join_candidates(parts: list[Candidates], most: int) -> Candidates:
-    """Candidates of several volumes, the ``most`` with the most votes."""
+def join_candidates(parts: list[Candidates], most: int | None = None) -> Candidates:
+    """Candidates of several volumes, the ``most`` with the most votes; None: all as they come."""
     together = Candidates(
         *(
             np.concatenate([getattr(part, field.name) for part in parts])
             for field in dataclasses.fields(Candidates)
         )
     )
+    if most is None:
+        return together
     return together.take(np.argsort(-together.votes, kind="stable")[:most])

@@ -316,7 +316,7 @@ def _piece(parts: Mapping[int, tuple[int, Fingerprint]], params: Params) -> Volu
     np.cumsum(block, out=block)
     postings = np.concatenate([np.empty(0, np.uint64), *keys])
     postings.sort()
-    postings = postings[: thin_out(postings, bits)]
+    postings = postings[: thin_out(postings, bits, params.latest_of_a_key)]
     bucket = np.empty(2 ** (bits - BUCKET_FRAME_BITS) + 1, np.uint32)
     post = np.empty(len(postings), np.uint32)
     check = np.empty(len(postings), np.uint8)

@@ -108,6 +108,7 @@ class Hit:
     tempo      seconds of the recording in a second of the clip
     alignment  how sharply the landmarks coincide
     identity   neither pitch nor tempo changed
+    aside      found in what is searched beside the index, see `Snapshot.beside`
     """
 
     recording_id: int
@@ -118,6 +119,7 @@ class Hit:
     identity: bool
     score: float
     evidence: Evidence
+    aside: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,6 +137,9 @@ class WindowSearch:
         self, snapshot: Snapshot, features: QueryFeatures, params: Params = PARAMS
     ) -> None:
         self._snapshot = snapshot
+        # Volumes from this one on are aside: they have candidates of their own.
+        self._first_aside = len(snapshot.volumes) - snapshot.aside
+        self._hours = snapshot.hours - snapshot.hours_aside
         self._landmarks = features.landmarks
         self._features = features
         self._params = params
@@ -161,32 +166,40 @@ class WindowSearch:
         self._sure = sure
         done = 0
         most = len(ROUNDS) if most_rounds is None else most_rounds
+        # What is aside decides only where there is nothing else.
+        deciding = self._first_aside == 0
         while done < most and self._snapshot.volumes:
             # What the first round finds may be another turn of a loop, played faster or slower.
-            if self._best() >= (CERTAIN_SCORE if done == 1 else sure):
+            if self._best(deciding) >= (CERTAIN_SCORE if done == 1 else sure):
                 break
             self._round(ROUNDS[done])
-            if ROUNDS[done] is DEEP_ROUND and self._best() < sure:
+            if ROUNDS[done] is DEEP_ROUND and self._best(deciding) < sure:
                 self._scan()
             done += 1
         if done:
-            self._try_all_changes()
-            self._try_other_places()
+            for best in self._best_hits():
+                self._try_all_changes(best)
+            for best in self._best_hits():
+                self._try_other_places(best)
         return WindowResult(
             hits=tuple(sorted(self._hits, key=lambda h: (-h.score, h.recording_id, h.position))),
             rounds=done,
         )
 
-    def _best(self) -> float:
-        return max((hit.score for hit in self._hits), default=-np.inf)
+    def _best(self, aside: bool) -> float:
+        return max((hit.score for hit in self._hits if hit.aside == aside), default=-np.inf)
 
-    def _try_other_places(self) -> None:
+    def _best_hits(self) -> list[Hit]:
+        """The best one, and the best one aside."""
+        groups = ([hit for hit in self._hits if hit.aside == aside] for aside in (False, True))
+        return [max(group, key=lambda h: h.score) for group in groups if group]
+
+    def _try_other_places(self, best: Hit) -> None:
         """Lay the clip, changed like the best answer, over all of that recording.
 
         The rounds may find one turn of a loop and miss the one that fits better.
         """
-        best = max(self._hits, key=lambda h: h.score, default=None)
-        if best is None or not DOUBTFUL_SCORE < best.score < CERTAIN_SCORE:
+        if not DOUBTFUL_SCORE < best.score < CERTAIN_SCORE:
             return
         place = self._place(best.recording_id)
         if place is None:
@@ -220,7 +233,7 @@ class WindowSearch:
         # A single triple may be all of a very short clip; it costs next to nothing to align.
         lone = seconds < LONE_S and len(step.hypotheses) == 1
         least_votes = step.least_votes - 1 if lone else step.least_votes
-        if step.margin > 0.0 and self._snapshot.hours > FEW_VOTES_HOURS:
+        if step.margin > 0.0 and self._hours > FEW_VOTES_HOURS:
             least_votes += 1
         candidates, missing = retrieve(
             self._snapshot.postings,
@@ -233,6 +246,7 @@ class WindowSearch:
             margin=step.margin,
             least_votes=least_votes,
             most=LONE_ALIGNED if lone else step.aligned,
+            aside=self._snapshot.aside,
             params=self._params,
         )
         self.missing.update((part.part, part) for part in missing)
@@ -243,11 +257,10 @@ class WindowSearch:
     def _scan(self) -> None:
         """Lay a short clip, unchanged, over every place of a small catalogue."""
         seconds = self._landmarks.n_frames / self._params.frames_per_s
-        if seconds > SCAN_S or self._snapshot.hours > SCAN_HOURS:
+        volumes = self._snapshot.volumes[: self._first_aside]
+        if seconds > SCAN_S or self._hours > SCAN_HOURS or not volumes:
             return
-        candidates = scan(
-            self._snapshot.volumes, self._landmarks, self._centre_half, most=SCAN_ALIGNED
-        )
+        candidates = scan(volumes, self._landmarks, self._centre_half, most=SCAN_ALIGNED)
         rows = self._rows(candidates)
         here = np.flatnonzero(rows >= 0)
         self._confirm(candidates.take(here), rows[here], SCAN_VERIFIED)
@@ -332,9 +345,17 @@ class WindowSearch:
         return self._query
 
     def _confirm(self, candidates: Candidates, rows: NDArray[np.int64], most: int) -> None:
-        """Verify candidates: the clear ones first, the others where those do not convince."""
-        if not len(candidates):
-            return
+        """Verify candidates, those of what is aside by themselves."""
+        aside = candidates.volume >= self._first_aside
+        for is_aside in (False, True):
+            mine = np.flatnonzero(aside == is_aside)
+            if len(mine):
+                self._confirm_some(candidates.take(mine), rows[mine], most, is_aside)
+
+    def _confirm_some(
+        self, candidates: Candidates, rows: NDArray[np.int64], most: int, aside: bool
+    ) -> None:
+        """Verify the clear ones first, the others where those do not convince."""
         z = self._align(candidates)
         # The first ones have the most votes; after them the best aligned.
         ranked = z.copy()
@@ -344,9 +365,9 @@ class WindowSearch:
         some = np.argsort(-ranked, kind="stable")[:most_glanced]
         some = some[ranked[some] >= GLANCED_ALIGNMENT]
         clear = z[some] >= CLEAR_SHARE * z[some].max(initial=0.0)
-        self._look_at(candidates, rows, z, some[clear], most)
-        if self._best() < self._sure:
-            self._look_at(candidates, rows, z, some[~clear], most)
+        self._look_at(candidates, rows, z, some[clear], most, aside)
+        if self._best(aside) < self._sure:
+            self._look_at(candidates, rows, z, some[~clear], most, aside)
 
     def _look_at(
         self,
@@ -355,6 +376,7 @@ class WindowSearch:
         z: NDArray[np.float64],
         some: NDArray[np.intp],
         most: int,
+        aside: bool,
     ) -> None:
         """Verify those of ``some`` that pass a glance, the best first, and those about as good."""
         scores = self._glance(candidates.take(some), rows[some])
@@ -362,7 +384,7 @@ class WindowSearch:
         top = float(scores.max(initial=-np.inf))
         for k in np.argsort(-scores, kind="stable").tolist():
             near_top = scores[k] >= top - LOOP_GLANCE
-            if scores[k] < GLANCE_LEAST or (self._best() >= self._sure and not near_top):
+            if scores[k] < GLANCE_LEAST or (self._best(aside) >= self._sure and not near_top):
                 break
             if len(seen) >= (most + MOST_LOOPS if near_top else most):
                 break
@@ -430,14 +452,12 @@ class WindowSearch:
                 identity=identity,
                 score=score(evidence, identity=identity),
                 evidence=evidence,
+                aside=at >= self._first_aside,
             )
         )
 
-    def _try_all_changes(self) -> None:
+    def _try_all_changes(self, best: Hit) -> None:
         """Align the best place under every hypothesis: the first to find it may be a wrong one."""
-        if not self._hits:
-            return
-        best = max(self._hits, key=lambda h: h.score)
         if best.identity or best.score >= CERTAIN_SCORE:
             return
         place = self._place(best.recording_id)

@@ -47,6 +47,7 @@ from soundhash_server.rpc.match import MatchServicer
 from soundhash_server.rpc.media import MediaServicer
 from soundhash_server.rpc.monitors import MonitorServicer
 from soundhash_server.services.admin import Admin
+from soundhash_server.services.air_index import AIR_PARAMS, WithAir
 from soundhash_server.services.catalog import Catalog
 from soundhash_server.services.channels import ChannelAdmin
 from soundhash_server.services.clip_keeping import ClipKeeper
@@ -176,6 +177,16 @@ class Server:
             seal_hours=settings.index_seal_hours,
         )
         closers.push_async_callback(index.close)
+        air = IndexService(
+            Changes(pool, on_air=True),
+            listener,
+            settings.air_index_dir,
+            poll_s=settings.index_poll_s,
+            seal_hours=settings.index_seal_hours,
+            params=AIR_PARAMS,
+            rolling=True,
+        )
+        closers.push_async_callback(air.close)
         shards = settings.postings_urls.split()
         if not all(url.startswith(("postgresql://", "postgres://")) for url in shards):
             raise SettingsError(
@@ -190,11 +201,12 @@ class Server:
             least_hours=settings.postings_least_hours,
         )
         closers.push_async_callback(spread.close)
+        both = WithAir(spread, index, air)
         self._readiness = Readiness(
             {
                 Part.DATABASE: changes.current_revision,
                 Part.QUEUE: queue.ping,
-                Part.INDEX: index.probe,
+                Part.INDEX: both.probe,
             }
         )
         self._health = Health(self._readiness)
@@ -206,10 +218,10 @@ class Server:
             maximum_concurrent_rpcs=MAX_CALLS,
         )
         parts = ClipParts(pool, keep_days=settings.explain_days)
-        keeper = ClipKeeper(spread, parts, keep_days=settings.explain_days)
+        keeper = ClipKeeper(both, parts, keep_days=settings.explain_days)
         closers.push_async_callback(keeper.close)
         self._live = LiveMatching(
-            self._cpu, spread, videos, matches, keeper, max_streams=settings.max_streams
+            self._cpu, both, videos, matches, keeper, max_streams=settings.max_streams
         )
         storage = await asyncio.to_thread(open_storage, settings)
         objects = Objects(pool, storage.name if storage else "")
@@ -274,7 +286,7 @@ class Server:
             self._server,
         )
         matching = Matching(
-            self._cpu, spread, videos, matches, keeper, max_clip_s=settings.max_clip_s
+            self._cpu, both, videos, matches, keeper, max_clip_s=settings.max_clip_s
         )
         session = await closers.enter_async_context(
             open_session(
@@ -301,7 +313,7 @@ class Server:
                 ),
                 Explaining(
                     self._cpu,
-                    spread,
+                    both,
                     videos,
                     matches,
                     Fingerprints(pool),
@@ -318,7 +330,7 @@ class Server:
             self._server,
         )
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(
-            CatalogServicer(Catalog(videos, index)), self._server
+            CatalogServicer(Catalog(videos, both)), self._server
         )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminServicer(Admin(pool, index, spread)), self._server
@@ -338,6 +350,7 @@ class Server:
         log.info("listening", host=settings.host, port=self.port, tls=bool(settings.tls_cert))
         self._spawn(listener.run(), "listener")
         self._spawn(index.run(), "index")
+        self._spawn(air.run(), "air index")
         self._spawn(spread.run(), "postings")
         self._spawn(partials.run(), "partial uploads")
         self._spawn(keeper.run(), "kept clips")

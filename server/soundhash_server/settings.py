@@ -250,6 +250,11 @@ class Settings:
         return self.data_dir / "index"
 
     @property
+    def air_index_dir(self) -> Path:
+        """Volumes of the index of what monitors have heard; may be deleted likewise."""
+        return self.data_dir / "air-index"
+
+    @property
     def partial_uploads_dir(self) -> Path:
         """The beginnings of uploads that were cut."""
         return self.uploads_dir / "partial"

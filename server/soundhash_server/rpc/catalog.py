@@ -7,7 +7,7 @@ from uuid import UUID
 from google.protobuf import empty_pb2
 
 from soundhash.v1 import catalog_pb2, catalog_pb2_grpc
-from soundhash_server.rpc.convert import video_message
+from soundhash_server.rpc.convert import uuid_or_none, video_message
 from soundhash_server.rpc.interceptors import Context
 from soundhash_server.services.catalog import Catalog
 
@@ -29,6 +29,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
             request.page_token,
             channel=request.channel,
             external_id=request.external_id,
+            monitor_id=uuid_or_none(request.monitor_id),
         )
         return catalog_pb2.ListVideosResponse(
             videos=[video_message(video) for video in page.items],

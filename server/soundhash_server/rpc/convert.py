@@ -34,6 +34,7 @@ from soundhash_server.model import (
     JobState,
     JobStep,
     MatchRecord,
+    OnAir,
     ScoreParts,
     Video,
 )
@@ -122,6 +123,8 @@ def video_message(video: Video) -> catalog_pb2.Video:
         description=video.description,
         publish_time=timestamp(video.publish_time),
         thumbnail_url=video.thumbnail_url,
+        monitor_id=_text(video.monitor_id),
+        air_time=timestamp(video.air_time),
     )
 
 
@@ -338,6 +341,16 @@ def match_message(match: MatchRecord) -> match_pb2.Match:
         parts=_parts(match.parts),
         also_at=[duration(at_s) for at_s in match.also_at_s],
         create_time=timestamp(match.create_time),
+        on_air=_on_air(match.on_air) if match.on_air else None,
+    )
+
+
+def _on_air(on_air: OnAir) -> match_pb2.OnAir:
+    return match_pb2.OnAir(
+        monitor_id=str(on_air.monitor_id),
+        monitor_name=on_air.monitor_name,
+        start_time=timestamp(on_air.start_time),
+        end_time=timestamp(on_air.end_time),
     )
 
 

@@ -35,11 +35,21 @@ class Catalog:
         return video
 
     async def list(
-        self, page_size: int, page_token: str, *, channel: str, external_id: str
+        self,
+        page_size: int,
+        page_token: str,
+        *,
+        channel: str = "",
+        external_id: str = "",
+        monitor_id: UUID | None = None,
     ) -> Page[Video]:
-        """Newest first."""
+        """Newest first; with ``monitor_id`` what this monitor has heard, else none of that."""
         return await self._videos.list(
-            page_size, page_token, channel=channel, external_id=external_id
+            page_size,
+            page_token,
+            channel=channel,
+            external_id=external_id,
+            monitor_id=monitor_id,
         )
 
     async def search(self, query: str, page_size: int, page_token: str) -> Page[Video]:

@@ -106,6 +106,7 @@ class IndexService:
         self._seal_hours = seal_hours
         self._params = params
         self._rolling = rolling
+        self._log = log.bind(folder=directory.name)
         self._index = Index(params)
         self._files = VolumeFiles(directory, params, may_write=may_write)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="index-apply")
@@ -167,7 +168,7 @@ class IndexService:
                     self._ready.set()
                     busy_s = 0.0
                     snapshot = self.snapshot()
-                    log.info(
+                    self._log.info(
                         "index is ready",
                         recordings=snapshot.recordings,
                         hours=round(snapshot.hours, 2),
@@ -181,7 +182,7 @@ class IndexService:
                 # Whatever it is, the database can be asked again; answers stay as they are.
                 if complaint != repr(error):
                     complaint = repr(error)
-                    log.warning("index waits", error=complaint)
+                    self._log.warning("index waits", error=complaint)
                 await asyncio.sleep(RETRY_S if self.ready else RETRY_S / 10)
                 continue
             rest_s = min(busy_s / MOST_BUSY_SHARE - busy_s, LONGEST_REST_S)
@@ -328,7 +329,7 @@ class IndexService:
                 except EngineError as error:
                     # Made with other parameters, or damaged: it needs fingerprinting again.
                     unusable.append(recording_id)
-                    log.warning(
+                    self._log.warning(
                         "recording cannot be indexed",
                         recording_id=recording_id,
                         reason=error.reason,
@@ -346,7 +347,7 @@ class IndexService:
         if self._writing and self._sealing is None:
             renewed = await self._in_writer(lambda: self._index.renew(RENEWED_HOURS))
             if renewed:
-                log.info("volumes of earlier parameters are made anew", recordings=renewed)
+                self._log.info("volumes of earlier parameters are made anew", recordings=renewed)
                 await self._start_sealing(SEAL_RATIO)
 
     async def _seal_if_due(self) -> None:
@@ -377,7 +378,7 @@ class IndexService:
         self._sealing = None
         if not task.cancelled() and (error := task.exception()) is not None:
             self._seal_after_s = time.monotonic() + FAILED_REST_S
-            log.error("sealing failed", exc_info=error)
+            self._log.error("sealing failed", exc_info=error)
 
     async def _seal(self, ratio: float, full: bool) -> None:
         identity = self._identity
@@ -402,7 +403,7 @@ class IndexService:
             hours = sealed.hours
             del sealed
             give_back_memory()
-            log.info(
+            self._log.info(
                 "index was sealed",
                 hours=round(hours, 2),
                 full=full,
@@ -422,7 +423,7 @@ class IndexService:
             await asyncio.get_running_loop().run_in_executor(self._checker, work)
 
     def _give_up(self, error: DamagedVolume) -> None:
-        log.warning("index volume is damaged and is made anew", why=str(error))
+        self._log.warning("index volume is damaged and is made anew", why=str(error))
         self._damaged.append(error.volume)
 
     async def _in_sealer(self, work: Callable[[], T]) -> T:

@@ -18,6 +18,7 @@ from soundhash_server.errors import not_found
 from soundhash_server.model import MatchRecord, Page, ScoreParts, Video
 from soundhash_server.services.cpu import CpuPool
 from soundhash_server.services.links import deep_link
+from soundhash_server.services.on_air import at_most, joined, on_air
 from soundhash_server.store.matches import Matches
 from soundhash_server.store.videos import Videos
 
@@ -105,7 +106,7 @@ class Matching:
             return match(self._index.snapshot(), pcm, options), pcm
 
         result, pcm = await self._cpu.run(work, held_bytes=held_bytes)
-        records = await name_matches(self._videos, result.matches)
+        records = at_most(joined(await name_matches(self._videos, result.matches)), options.top)
         elapsed_s = time.perf_counter() - begun
         query_id, stored = await self._matches.record(
             "CLIP", result.clip_duration_s, elapsed_s, records
@@ -164,6 +165,7 @@ def to_record(found: Match, video: Video) -> MatchRecord:
         parts=score_parts(found),
         also_at_s=tuple(found.also_at_s),
         create_time=datetime.now(UTC),
+        on_air=on_air(video, found),
     )
 
 

@@ -34,11 +34,15 @@ class ChangeSet:
 
 
 class Changes:
-    """Reads changes. Every method raises PlatformError DATABASE_UNAVAILABLE when the database
-    is away."""
+    """Reads changes of the videos, or ``on_air`` of what monitors have heard: two indexes.
 
-    def __init__(self, pool: Pool) -> None:
+    Every method raises PlatformError DATABASE_UNAVAILABLE when the database is away.
+    """
+
+    def __init__(self, pool: Pool, *, on_air: bool = False) -> None:
         self._pool = pool
+        self._on_air = on_air
+        self._mine = f"monitor_id IS {'NOT ' if on_air else ''}NULL"
 
     async def current_revision(self) -> int:
         async with connection(self._pool) as held:
@@ -51,19 +55,30 @@ class Changes:
             identity: UUID = await held.fetchval("SELECT identity FROM catalogue")
         return identity
 
-    async def since(self, revision: int) -> ChangeSet:
-        """Everything after ``revision``, as of one moment."""
+    async def since(self, revision: int) -> ChangeSet | None:
+        """Everything after ``revision``, as of one moment.
+
+        None when some of it is forgotten: compare with `all_revisions` instead.
+        """
         async with transaction(self._pool, isolation="repeatable_read", readonly=True) as held:
-            current: int = await held.fetchval("SELECT revision FROM catalogue")
+            catalogue = await held.fetchrow("SELECT revision, air_forgotten FROM catalogue")
+            if catalogue is None:
+                raise RuntimeError("the catalogue has no row")
+            current: int = catalogue["revision"]
             if current == revision:
                 return ChangeSet(current, [], [])
+            if self._on_air and revision < catalogue["air_forgotten"]:
+                return None
             changed = await held.fetch(
-                "SELECT recording_id, revision FROM videos WHERE revision > $1 ORDER BY revision",
+                "SELECT recording_id, revision FROM videos"  # noqa: S608
+                f" WHERE revision > $1 AND {self._mine} ORDER BY revision",
                 revision,
             )
             deleted = await held.fetch(
-                "SELECT recording_id FROM video_deletions WHERE revision > $1 ORDER BY revision",
+                "SELECT recording_id FROM video_deletions"
+                " WHERE revision > $1 AND on_air = $2 ORDER BY revision",
                 revision,
+                self._on_air,
             )
         return ChangeSet(
             current,
@@ -72,10 +87,12 @@ class Changes:
         )
 
     async def all_revisions(self) -> tuple[int, dict[int, int]]:
-        """The catalogue's revision, and the revision of every recording in it by its id."""
+        """The catalogue's revision, and the revision of every recording by its id."""
         async with transaction(self._pool, isolation="repeatable_read", readonly=True) as held:
             current: int = await held.fetchval("SELECT revision FROM catalogue")
-            rows = await held.fetch("SELECT recording_id, revision FROM videos")
+            rows = await held.fetch(
+                f"SELECT recording_id, revision FROM videos WHERE {self._mine}"  # noqa: S608
+            )
         return current, {row["recording_id"]: row["revision"] for row in rows}
 
     async def load(

@@ -43,7 +43,18 @@ def to_segment(row: asyncpg.Record) -> Segment:
 
 async def replace_segments(held: Connection, video_id: UUID, segments: Sequence[Segment]) -> None:
     """Makes these the segments of a video, inside the caller's transaction."""
-    await held.execute("DELETE FROM audio_fingerprints WHERE video_id = $1", video_id)
+    await store_segments(held, video_id, segments, first=0)
+
+
+async def store_segments(
+    held: Connection, video_id: UUID, segments: Sequence[Segment], *, first: int
+) -> None:
+    """Makes these the segments of a video from the one with number ``first`` on."""
+    await held.execute(
+        "DELETE FROM audio_fingerprints WHERE video_id = $1 AND segment_index >= $2",
+        video_id,
+        first,
+    )
     await held.copy_records_to_table(
         "audio_fingerprints",
         columns=("video_id", *SEGMENT_COLUMNS),

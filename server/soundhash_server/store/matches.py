@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from datetime import timedelta
+from typing import Any, Literal
 from uuid import UUID
 
 import asyncpg
 
-from soundhash_server.model import MatchRecord, Page, ScoreParts
+from soundhash_server.model import MatchRecord, OnAir, Page, ScoreParts
 from soundhash_server.store.pages import decode_token, limit_of, make_page
 from soundhash_server.store.pool import Pool, connection, transaction
 
@@ -30,6 +31,9 @@ _COLUMNS = (
     "confidence",
     "parts",
     "also_at_s",
+    "monitor_id",
+    "monitor_name",
+    "air_time",
 )
 _NAMES = ", ".join(_COLUMNS)
 _INSERT = (
@@ -78,9 +82,7 @@ class Matches:
             stored = []
             for match in matches:
                 kept = dataclasses.replace(match, query_id=query_id)
-                values = {name: getattr(kept, name) for name in _COLUMNS}
-                values["parts"] = dataclasses.asdict(kept.parts)
-                row = await held.fetchrow(_INSERT, *values.values())
+                row = await held.fetchrow(_INSERT, *_values(kept))
                 if row is None:
                     raise RuntimeError("INSERT ... RETURNING gave no row")
                 stored.append(
@@ -119,8 +121,27 @@ class Matches:
         return make_page(rows, page_size, scope, _to_match)
 
 
+def _values(match: MatchRecord) -> list[Any]:
+    """What is stored of a match, in the order of _COLUMNS."""
+    on_air = match.on_air
+    values = {
+        "parts": dataclasses.asdict(match.parts),
+        "monitor_id": on_air and on_air.monitor_id,
+        "monitor_name": on_air.monitor_name if on_air else "",
+        "air_time": on_air and on_air.start_time,
+    }
+    return [values[name] if name in values else getattr(match, name) for name in _COLUMNS]
+
+
 def _to_match(row: asyncpg.Record) -> MatchRecord:
     values = dict(row)
     values["parts"] = ScoreParts(**values["parts"])
     values["also_at_s"] = tuple(values["also_at_s"])
+    monitor_id, name = values.pop("monitor_id"), values.pop("monitor_name")
+    start_time = values.pop("air_time")
+    if monitor_id is not None:
+        # Seconds of the video, which are those on the air.
+        length_s = (values["clip_end_s"] - values["clip_start_s"]) * values["speed"]
+        end_time = start_time + timedelta(seconds=length_s)
+        values["on_air"] = OnAir(monitor_id, name, start_time, end_time)
     return MatchRecord(**values)

@@ -7,12 +7,16 @@ from soundhash_server.store.pool import Pool, transaction
 
 
 async def totals(pool: Pool) -> Totals:
-    """Counts as of one moment. Raises PlatformError DATABASE_UNAVAILABLE."""
+    """Counts as of one moment, without what monitors have heard.
+
+    Raises PlatformError DATABASE_UNAVAILABLE.
+    """
     async with transaction(pool, isolation="repeatable_read", readonly=True) as held:
         video = await held.fetchrow(
             "SELECT count(*) AS videos, coalesce(sum(duration_s), 0) AS audio_s,"
             " coalesce(sum(segment_count), 0)::bigint AS segments,"
             " coalesce(sum(landmark_count), 0)::bigint AS landmarks FROM videos"
+            " WHERE monitor_id IS NULL"
         )
         if video is None:
             raise RuntimeError("an aggregate gave no row")

@@ -17,8 +17,10 @@ SELECT_VIDEO = """
 SELECT v.id, v.recording_id, v.title, v.source_url, coalesce(v.external_id, '') AS external_id,
     coalesce(c.name, '') AS channel, v.duration_s, v.content_sha256, v.segment_count,
     v.landmark_count, v.params_digest, v.revision, v.create_time, v.update_time, v.service,
-    v.media_id, v.description, v.publish_time, v.thumbnail_url
+    v.media_id, v.description, v.publish_time, v.thumbnail_url, v.monitor_id,
+    coalesce(m.name, '') AS monitor_name, v.air_time
 FROM videos AS v LEFT JOIN channels AS c ON c.id = v.channel_id
+    LEFT JOIN monitors AS m ON m.id = v.monitor_id
 """
 UPDATABLE = frozenset({"title", "source_url", "external_id", "channel"})
 
@@ -52,19 +54,26 @@ async def channel_id(held: Connection, name: str) -> UUID | None:
 async def delete_video(held: Connection, video_id: UUID) -> int | None:
     """Removes a video inside a transaction that has locked the catalogue's row, and leaves a
     tombstone for the index; its recording_id, None when there is no such video."""
-    recording_id: int | None = await held.fetchval(
-        "DELETE FROM videos WHERE id = $1 RETURNING recording_id", video_id
-    )
-    if recording_id is not None:
-        await held.execute(
-            """WITH bumped AS (
-                UPDATE catalogue SET revision = revision + 1 RETURNING revision
-            )
-            INSERT INTO video_deletions (recording_id, revision)
-            SELECT $1, revision FROM bumped""",
-            recording_id,
+    deleted = await delete_videos(held, [video_id])
+    return deleted[0] if deleted else None
+
+
+async def delete_videos(held: Connection, video_ids: Sequence[UUID]) -> list[int]:
+    """As `delete_video` for some at once; the recording_ids of those that were there."""
+    rows = await held.fetch(
+        """WITH gone AS (
+            DELETE FROM videos WHERE id = ANY($1)
+            RETURNING recording_id, monitor_id IS NOT NULL AS on_air
+        ), bumped AS (
+            UPDATE catalogue SET revision = revision + 1 WHERE EXISTS (SELECT FROM gone)
+            RETURNING revision
         )
-    return recording_id
+        INSERT INTO video_deletions (recording_id, revision, on_air)
+        SELECT gone.recording_id, bumped.revision, gone.on_air FROM gone, bumped
+        RETURNING recording_id""",
+        list(video_ids),
+    )
+    return [row["recording_id"] for row in rows]
 
 
 class Videos:
@@ -114,15 +123,29 @@ class Videos:
         return {row["recording_id"]: to_video(row) for row in rows}
 
     async def list(
-        self, page_size: int, page_token: str, *, channel: str = "", external_id: str = ""
+        self,
+        page_size: int,
+        page_token: str,
+        *,
+        channel: str = "",
+        external_id: str = "",
+        monitor_id: UUID | None = None,
     ) -> Page[Video]:
-        """Newest first. ``channel`` and ``external_id`` are exact; empty means all."""
+        """Newest first. ``channel`` and ``external_id`` are exact; empty means all.
+
+        ``monitor_id``: what this monitor has heard, instead of the videos.
+        """
         scope = f"videos\0{channel}\0{external_id}"
+        values: list[object] = []
+        whose = "v.monitor_id IS NULL"
+        if monitor_id is not None:
+            scope += f"\0{monitor_id}"
+            values, whose = [monitor_id], "v.monitor_id = $6"
         after = decode_token(page_token, scope)
         async with connection(self._pool) as held:
             rows = await held.fetch(
                 f"""{SELECT_VIDEO}
-                WHERE (v.create_time, v.id) < ($1, $2)
+                WHERE {whose} AND (v.create_time, v.id) < ($1, $2)
                     AND ($3 = '' OR v.channel_id = (SELECT id FROM channels WHERE name = $3))
                     AND ($4 = '' OR v.external_id = $4)
                 ORDER BY v.create_time DESC, v.id DESC LIMIT $5""",  # noqa: S608
@@ -131,13 +154,14 @@ class Videos:
                 channel,
                 external_id,
                 limit_of(page_size) + 1,
+                *values,
             )
         return make_page(rows, page_size, scope, to_video)
 
     async def search(self, query: str, page_size: int, page_token: str) -> Page[Video]:
         """Videos with every word of the query, in any case, in their title, channel, external
-        id or source URL. Best first: the query is the title, begins it, lies in it, its words
-        do; then newest first."""
+        id or source URL; none that monitors have heard. Best first: the query is the title, begins
+        it, lies in it, its words do; then newest first."""
         words = query.split()
         if not words:
             return Page((), "")
@@ -154,8 +178,9 @@ class Videos:
                         WHEN title ILIKE ALL ($2::text[]) THEN 1
                         ELSE 0 END AS rank
                     FROM ({SELECT_VIDEO}) AS found
-                    WHERE concat_ws(' ', title, channel, external_id, source_url)
-                        ILIKE ALL ($2::text[])
+                    WHERE monitor_id IS NULL
+                        AND concat_ws(' ', title, channel, external_id, source_url)
+                            ILIKE ALL ($2::text[])
                 ) AS ranked
                 WHERE (rank, create_time, id) < ($3, $4, $5)
                 ORDER BY rank DESC, create_time DESC, id DESC LIMIT $6""",  # noqa: S608
