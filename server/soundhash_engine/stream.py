@@ -1,5 +1,7 @@
 """Audio in chunks to stored segments, in bounded memory, the same whatever the chunks are."""
 
+import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -88,6 +90,17 @@ class Extractor:
                 self._advance(last=False)
                 segments += self._complete(last=False)
         return segments
+
+    def so_far(self) -> list[Segment]:
+        """What `finish` would give now, without an end: the last seconds may still change.
+
+        Works through the last seconds only, some milliseconds. Raises ValueError after `finish`.
+        """
+        twin = copy.copy(self)
+        # All else is replaced as it changes, not changed in place.
+        twin._pcm = self._pcm.copy()
+        twin._kept, twin._rows = list(self._kept), list(self._rows)
+        return twin.finish()
 
     def finish(self) -> list[Segment]:
         """Say that the audio has ended; returns the remaining segments.
