@@ -178,22 +178,27 @@ def open_session(
     cookies: CookieJar | None = None,
 ) -> aiohttp.ClientSession:
     """A session for fetching media. Raises PlatformError URL_NOT_ALLOWED from requests to names
-    of private addresses; to such an address itself see `refusal`.
+    of private addresses; to such an address itself see `refusal`. Connections at once are not
+    bounded: whoever fetches is, and live sources hold theirs for days.
 
     proxy: an http or https proxy, whose addresses ``proxy_ips`` may be private. Proxies of the
     environment are not used: behind one, no address could be checked.
     """
     if allow_private:
-        connector = aiohttp.TCPConnector(use_dns_cache=False)
+        connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False)
     elif proxy is not None:
         connector = aiohttp.TCPConnector(
+            limit=0,
             use_dns_cache=False,
             resolver=_ProxyResolver(proxy.address[0], proxy_ips),
             socket_factory=_socket_to(frozenset(proxy_ips)),
         )
     else:
         connector = aiohttp.TCPConnector(
-            use_dns_cache=False, resolver=_GuardedResolver(), socket_factory=_guarded_socket
+            limit=0,
+            use_dns_cache=False,
+            resolver=_GuardedResolver(),
+            socket_factory=_guarded_socket,
         )
     hops = _Hops(cookies, check=proxy is not None and not allow_private)
     return aiohttp.ClientSession(

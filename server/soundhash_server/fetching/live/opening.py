@@ -8,6 +8,7 @@ from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.failures import JobError
 from soundhash_server.fetching.live.access import Access
 from soundhash_server.fetching.live.answer import Answer, answer_of
+from soundhash_server.fetching.live.hls import open_hls
 from soundhash_server.fetching.live.icy import IcyStream, interval_of
 from soundhash_server.fetching.live.pieces import Pieces, Source
 from soundhash_server.fetching.live.playlists import Kind, entries_of, kind_of
@@ -31,6 +32,8 @@ async def open_source(stack: AsyncExitStack, access: Access, url: str, depth: in
     match kind:
         case Kind.STREAM:
             return Source(_stream(answer))
+        case Kind.HLS:
+            return await open_hls(access, answer.url, text)
         case Kind.LIST:
             return await _first_of(stack, access, entries_of(text, answer.url), depth)
     raise JobError("LIVE_FORMAT", "The source's format is not known.")
