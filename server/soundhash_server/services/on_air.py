@@ -55,8 +55,8 @@ def joined(found: Iterable[MatchRecord]) -> list[MatchRecord]:
 
 
 def at_most(found: Sequence[MatchRecord], top: int) -> list[MatchRecord]:
-    """The first ``top`` matches; those with videos that somebody has added come before any that
-    are on the air alone when there is no room for all."""
+    """The ``top`` most confident matches, of equally confident ones the videos first; and videos
+    rather than what was on the air when there is no room for all."""
     videos = sum(match.on_air is None for match in found)
     room = {True: top, False: max(0, top - videos)}
     out = []
@@ -65,7 +65,7 @@ def at_most(found: Sequence[MatchRecord], top: int) -> list[MatchRecord]:
         if room[is_video] > 0:
             room[is_video] -= 1
             out.append(match)
-    return out
+    return sorted(out, key=lambda match: (-round(match.confidence, 2), match.on_air is not None))
 
 
 def _one(first: MatchRecord, second: MatchRecord) -> bool:
