@@ -184,9 +184,7 @@ REASONS: dict[str, Reason] = {
         "Use another address of the source: MP3, AAC, Ogg, Opus or FLAC over HTTP, HLS, RTMP or "
         "RTSP, not encrypted.",
     ),
-    "NOT_LIVE": Reason(
-        False, "This is a recording: ingest it instead (`soundhash ingest`)."
-    ),
+    "NOT_LIVE": Reason(False, "This is a recording: ingest it instead (`soundhash ingest`)."),
     "NOT_YET_AVAILABLE": Reason(
         False, "The recording is not published yet: submit it again when it is."
     ),

@@ -95,7 +95,7 @@ def fetch(request: dict[str, Any], log: Log, answer: Any) -> dict[str, object]:
             answer("progress", done=done, total=total)
 
     with yt_dlp.YoutubeDL(_options(request, log) | {"progress_hooks": [on_progress]}) as downloader:
-        info = _only_entry(
+        info = only_entry(
             downloader.extract_info(request["url"], download=False, process=True),
             "NOTHING_FOUND" if request.get("is_search") else "NO_MEDIA_ON_PAGE",
         )
@@ -137,7 +137,7 @@ def _day(info: dict[str, Any]) -> float | None:
     return float(calendar.timegm(day))
 
 
-def _only_entry(info: dict[str, Any] | None, none: str) -> dict[str, Any]:
+def only_entry(info: dict[str, Any] | None, none: str) -> dict[str, Any]:
     """The one recording behind a page; ``none``: the reason when there is none."""
     if info is not None and info.get("_type") not in ("playlist", "multi_video"):
         return info
@@ -146,7 +146,7 @@ def _only_entry(info: dict[str, Any] | None, none: str) -> dict[str, Any]:
         raise StopError(none, "Nothing that could be fetched is found there.")
     if len(entries) > 1:
         raise StopError("SEVERAL_MEDIA", "The page holds several recordings.")
-    return _only_entry(entries[0], none)
+    return only_entry(entries[0], none)
 
 
 def _check(info: dict[str, Any], max_media_s: float, max_bytes: int) -> None:

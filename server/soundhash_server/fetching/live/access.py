@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -25,7 +27,8 @@ class Access:
     """What every connection to a source is made with.
 
     session: guarded, with the proxy and the cookies of ``ways`` where there are any. stall_s: a
-    source that sends nothing for so long has failed.
+    source that sends nothing for so long has failed. headers: of every request. cookie: a host,
+    and what it alone is told.
     """
 
     session: aiohttp.ClientSession
@@ -33,10 +36,16 @@ class Access:
     proxy: Proxy | None
     allow_private: bool
     stall_s: float
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cookie: tuple[str, str] = field(default=("", ""), repr=False)
 
-    @property
-    def user_agent(self) -> str:
-        return self.ways.user_agent or USER_AGENT
+    def headers_for(self, url: str) -> dict[str, str]:
+        """What a request for a URL says."""
+        host, cookie = self.cookie
+        found = {"User-Agent": self.ways.user_agent or USER_AGENT, **self.headers}
+        if cookie and (urlsplit(url).hostname or "").lower() == host:
+            found["Cookie"] = cookie
+        return found
 
     @property
     def timeout(self) -> aiohttp.ClientTimeout:

@@ -74,7 +74,7 @@ async def answer_of(
 
     Raises JobError, PlatformError (URL_NOT_ALLOWED).
     """
-    asked = {"User-Agent": access.user_agent, **(headers or {})}
+    asked = access.headers_for(url) | dict(headers or {})
     try:
         response = await access.session.get(url, headers=asked, timeout=access.timeout)
     except aiohttp.ClientResponseError as error:

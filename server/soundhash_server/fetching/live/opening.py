@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
 
 from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.failures import JobError
@@ -10,8 +11,10 @@ from soundhash_server.fetching.live.access import Access
 from soundhash_server.fetching.live.answer import Answer, answer_of
 from soundhash_server.fetching.live.hls import open_hls
 from soundhash_server.fetching.live.icy import IcyStream, interval_of
+from soundhash_server.fetching.live.page import resolve_page
 from soundhash_server.fetching.live.pieces import Pieces, Source
 from soundhash_server.fetching.live.playlists import Kind, entries_of, kind_of
+from soundhash_server.known_sites import is_known_site
 from soundhash_server.url_guard import split_url
 
 _MAX_DEPTH = 3
@@ -27,6 +30,8 @@ async def open_source(stack: AsyncExitStack, access: Access, url: str, depth: in
     split_url(url, live=True)
     if depth > _MAX_DEPTH:
         raise JobError("LIVE_FORMAT", "The source's playlists lead to playlists without end.")
+    if depth == 0 and is_known_site(urlsplit(url).hostname or ""):
+        return await _behind_page(stack, access, url)
     answer = await stack.enter_async_context(answer_of(access, url, _ICY))
     kind, text = await kind_of(answer)
     match kind:
@@ -36,7 +41,14 @@ async def open_source(stack: AsyncExitStack, access: Access, url: str, depth: in
             return await open_hls(access, answer.url, text)
         case Kind.LIST:
             return await _first_of(stack, access, entries_of(text, answer.url), depth)
-    raise JobError("LIVE_FORMAT", "The source's format is not known.")
+        case Kind.PAGE if depth == 0:
+            return await _behind_page(stack, access, url)
+    raise JobError("LIVE_FORMAT", "The address leads to a page, not to a stream.")
+
+
+async def _behind_page(stack: AsyncExitStack, access: Access, url: str) -> Source:
+    found, through = await resolve_page(access, url)
+    return await open_source(stack, through, found, depth=1)
 
 
 async def _first_of(stack: AsyncExitStack, access: Access, urls: list[str], depth: int) -> Source:
