@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -58,8 +59,8 @@ async def take(monitors: Monitors, lease_s: float = 30.0) -> MonitorLease:
     return lease
 
 
-def report(state: MonitorState = MonitorState.LISTENING, **more: object) -> MonitorReport:
-    return dataclasses.replace(MonitorReport(state, NOON), **more)  # type: ignore[arg-type]
+def report(state: MonitorState = MonitorState.LISTENING, **more: Any) -> MonitorReport:
+    return dataclasses.replace(MonitorReport(state, NOON), **more)
 
 
 def detection(monitor_id: UUID, at_s: float = 0.0, length_s: float = 10.0) -> Detection:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from google.protobuf import empty_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from soundhash.v1 import monitors_pb2, monitors_pb2_grpc
 from soundhash_server.live_urls import shown
@@ -31,6 +30,7 @@ from soundhash_server.rpc.convert import (
     uuid_or_none,
 )
 from soundhash_server.rpc.interceptors import Context
+from soundhash_server.rpc.validation import invalid_request
 from soundhash_server.services.links import deep_link
 from soundhash_server.services.monitors import MonitorAdmin
 
@@ -107,7 +107,7 @@ class MonitorServicer(monitors_pb2_grpc.MonitorServiceServicer):
         self, request: monitors_pb2.WatchDetectionsRequest, context: Context
     ) -> AsyncIterator[monitors_pb2.WatchDetectionsResponse]:
         monitor_ids = [UUID(one) for one in request.monitor_ids]
-        since = _moment(request.since) if request.HasField("since") else None
+        since = _moment(request, "since")
         async for change in self._monitors.watch(monitor_ids, since):
             yield _change_message(change)
 
@@ -119,8 +119,8 @@ class MonitorServicer(monitors_pb2_grpc.MonitorServiceServicer):
             request.page_token,
             monitor_id=uuid_or_none(request.monitor_id),
             video_id=uuid_or_none(request.video_id),
-            since=_moment(request.since) if request.HasField("since") else None,
-            until=_moment(request.until) if request.HasField("until") else None,
+            since=_moment(request, "since"),
+            until=_moment(request, "until"),
         )
         return monitors_pb2.ListDetectionsResponse(
             detections=[_detection_message(one) for one in page.items],
@@ -251,5 +251,15 @@ def _states(numbers: Iterable[monitors_pb2.MonitorState.ValueType]) -> tuple[Mon
     return tuple(MonitorState(name.removeprefix("MONITOR_STATE_")) for name in names)
 
 
-def _moment(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(UTC)
+def _moment(
+    request: monitors_pb2.WatchDetectionsRequest | monitors_pb2.ListDetectionsRequest,
+    field: Literal["since", "until"],
+) -> datetime | None:
+    """A time of a request; None when it is not set. Raises PlatformError INVALID_REQUEST."""
+    if not request.HasField(field):  # type: ignore[arg-type]
+        return None
+    try:
+        moment: datetime = getattr(request, field).ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise invalid_request({field: "must be a time of the years 1 to 9999"}) from None
+    return moment

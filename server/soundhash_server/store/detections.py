@@ -67,7 +67,7 @@ class Detections:
                 VALUES ($1, $2, $3, $4, $5, $6, $7, greatest($7, $8::timestamptz), $9, $10, $11,
                     $12, $13, $14, $15, clock_timestamp())
                 ON CONFLICT (id) DO UPDATE SET
-                    end_time = greatest(d.start_time, excluded.end_time),
+                    end_time = greatest(d.start_time, $8),
                     ongoing = excluded.ongoing, video_end_s = excluded.video_end_s,
                     covered_s = excluded.covered_s, confidence = excluded.confidence,
                     speed = excluded.speed, pitch = excluded.pitch,
