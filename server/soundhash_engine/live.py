@@ -1,7 +1,9 @@
 """A stream of audio against the index, in bounded state: answers while it plays.
 
-Every step looks at the last 10 s again. Lines that are known cost one verification; the rest of
-the search runs in its cheap rounds at every step and in full every two seconds.
+Every half second looks at the latest ten again. Lines that are known cost one verification; what
+is not known is searched for in the cheap round at every step, and in one of the deeper rounds at
+every second one, in turn: the work of a step stays small, and nothing is missed for longer than
+the turns take.
 """
 
 import dataclasses
@@ -11,28 +13,33 @@ from typing import TypeAlias
 import numpy as np
 
 from soundhash_engine.index import Snapshot
+from soundhash_engine.live_tracks import Track, Tracks, stability
 from soundhash_engine.matcher import (
     CONTEXT_S,
+    DOUBT_MARGIN,
+    MOST_DOUBTFUL,
     ClipSearch,
     Match,
     MatchOptions,
     Passage,
+    best_of_each,
     thresholds,
-    to_match,
 )
 from soundhash_engine.params import PARAMS, Params
 from soundhash_engine.postings import Missing
 from soundhash_engine.types import Pcm
+from soundhash_engine.window import ROUNDS, Round
 
 WINDOW_S = 10.0
+SHORTEST_WINDOW_S = 3.0
+LONGEST_WINDOW_S = 12.0
 STEP_S = 0.5
-FULL_SEARCH_S = 2.0
-"""All rounds run this often while nothing is known."""
-GONE_S = 3.0
-"""A passage that ended this long ago is final."""
-SUPPORTED_STEPS = 2
-"""An answer that fewer steps have seen, and that is not sure, was chance."""
-MOST_TRACKS = 16
+NEW_S = 12.0
+"""So long after the stream's beginning, and after a passage has ended, the deeper rounds come twice
+as often: something new plays."""
+_CHEAP = ROUNDS[:1]
+_DEEPER: tuple[Round | None, ...] = (*ROUNDS[1:], None)
+"""The deeper rounds in turn; in the last turn doubtful lines are weighed instead."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,54 +60,44 @@ class Final:
 LiveEvent: TypeAlias = Provisional | Final
 
 
-@dataclasses.dataclass(slots=True)
-class _Track:
-    """A line through the stream: the best passage on it and what it has reached."""
-
-    best: Passage
-    latest: Passage
-    start_s: float
-    end_s: float
-    steps: int
-    changed: bool
-
-    def absorb(self, passage: Passage) -> None:
-        if passage.hit.score > self.best.hit.score:
-            self.best = passage
-        # The newest line follows a drifting player; the best one gives the score.
-        self.latest = passage
-        self.start_s = min(self.start_s, passage.start_s)
-        self.end_s = max(self.end_s, passage.end_s)
-        self.steps += 1
-        self.changed = True
-
-
 class LiveMatcher:
     """Matches a stream; push audio of any length, then call ``step``.
 
-    The same audio gives the same answers however it is cut into pushes, as long as the steps come
-    at the same places: ``step`` looks only when half a second of new audio is there, and works
-    through it half second by half second. State: the last 30 s of audio and at most 16 lines.
-    Not thread-safe.
+    The same audio gives the same answers however it is cut into pushes: it is looked at half second
+    by half second. State: the last 30 s of audio, at most 16 open lines and as many that have
+    ended. Not thread-safe.
+
+    window_s  how much of the latest audio is looked at together, 3 … 12: less finds the borders of
+              short passages more exactly, more hears through noise
     """
 
-    def __init__(self, params: Params = PARAMS, options: MatchOptions | None = None) -> None:
+    def __init__(
+        self,
+        params: Params = PARAMS,
+        options: MatchOptions | None = None,
+        *,
+        window_s: float = WINDOW_S,
+    ) -> None:
+        if not SHORTEST_WINDOW_S <= window_s <= LONGEST_WINDOW_S:
+            raise ValueError(
+                f"window_s {window_s:g} is not in {SHORTEST_WINDOW_S:g} … {LONGEST_WINDOW_S:g}"
+            )
         self._params = params
         self._options = MatchOptions() if options is None else options
         self._hop = round(STEP_S * params.sample_rate_hz)
-        self._keep = round(WINDOW_S * params.sample_rate_hz)
+        self._keep = round(window_s * params.sample_rate_hz)
         self._keep_context = round(CONTEXT_S * params.sample_rate_hz)
-        self._window: Pcm = np.empty(0, np.float32)
         self._context: Pcm = np.empty(0, np.float32)
         # Lines that no window alone makes believable.
         self._suspects: list[Passage] = []
         self._pending: list[Pcm] = []
         self._pending_samples = 0
         self._seen = 0
-        self._tracks: list[_Track] = []
-        # Passages that were told as final while the window still holds them.
-        self._ended: list[_Track] = []
-        self._searched_at = 0
+        self._steps = 0
+        self._turn = 0
+        self._new_until_s = NEW_S
+        self._tracks = Tracks(self._options.top)
+        self._settled_s = 0.0
         self.missing: dict[str, Missing] = {}
         """Parts of the index that did not answer at some time of the stream, by name."""
 
@@ -108,6 +105,11 @@ class LiveMatcher:
     def duration_s(self) -> float:
         """Seconds of audio pushed so far."""
         return (self._seen + self._pending_samples) / self._params.sample_rate_hz
+
+    @property
+    def settled_s(self) -> float:
+        """Nothing that begins before this second of the stream will become final any more."""
+        return self._settled_s
 
     @property
     def ready(self) -> bool:
@@ -126,10 +128,13 @@ class LiveMatcher:
     def finish(self, snapshot: Snapshot) -> list[LiveEvent]:
         """The stream is over: look at the rest and end every passage."""
         events = self._drain(snapshot, end=True)
-        for track in self._tracks:
-            events += self._final(track, snapshot)
-        self._tracks.clear()
+        events += self._finals(self._tracks.finish(snapshot))
+        self._settled_s = self._now_s
         return events
+
+    @property
+    def _now_s(self) -> float:
+        return self._seen / self._params.sample_rate_hz
 
     def _drain(self, snapshot: Snapshot, *, end: bool) -> list[LiveEvent]:
         waiting = np.concatenate([np.empty(0, np.float32), *self._pending])
@@ -140,7 +145,6 @@ class LiveMatcher:
             used += fresh.size
             self._seen += fresh.size
             self._context = np.concatenate([self._context, fresh])[-self._keep_context :]
-            self._window = self._context[-self._keep :]
             events += self._look(snapshot)
         rest = waiting[used:].copy()
         self._pending = [rest]
@@ -148,92 +152,60 @@ class LiveMatcher:
         return events
 
     def _look(self, snapshot: Snapshot) -> list[LiveEvent]:
-        params = self._params
-        rate = params.sample_rate_hz
-        if self._window.size < params.min_clip_s * rate:
+        rate = self._params.sample_rate_hz
+        window = self._context[-self._keep :]
+        if window.size < self._params.min_clip_s * rate:
             return []
-        now_s = self._seen / rate
-        begin_s = now_s - self._window.size / rate
+        now_s = self._now_s
+        begin_s = now_s - window.size / rate
         least, _ = thresholds(snapshot)
-        search = ClipSearch(snapshot, params)
-        full = self._seen - self._searched_at >= FULL_SEARCH_S * rate
-        known = tuple(t.latest for t in self._tracks if t.end_s > begin_s)
-        found = search.window(self._window, begin_s, known, cheap=not full)
+        search = ClipSearch(snapshot, self._params)
+        deeper, weighs = self._next_turn(now_s)
+        rounds = _CHEAP if deeper is None else (*_CHEAP, deeper)
+        found = search.window(window, begin_s, self._tracks.known(begin_s), rounds=rounds)
+        self._suspect(found, least)
+        if weighs:
+            found = found + self._weigh(search, now_s)
         self.missing.update(search.missing)
-        if full:
-            self._searched_at = self._seen
-            found += self._weigh(search, found, now_s)
-        for track in self._tracks:
-            track.changed = False
-        for passage in found:
-            if passage.hit.score >= least:
-                self._absorb(passage)
-        events: list[LiveEvent] = []
-        kept: list[_Track] = []
-        for track in self._tracks:
-            if track.end_s < now_s - GONE_S:
-                events += self._final(track, snapshot)
-                self._ended.append(track)
-            elif track.changed or track.start_s < begin_s or self._believed(track, snapshot):
-                kept.append(track)
-                if track.changed:
-                    events.append(Provisional(self._match(track, snapshot), self._stability(track)))
-            # Else: a first impression that the same audio, heard with more, does not confirm.
-        self._tracks = sorted(kept, key=lambda t: -t.best.hit.score)[:MOST_TRACKS]
-        self._ended = [t for t in self._ended if t.end_s > begin_s][-MOST_TRACKS:]
-        return events
+        open_before = len(self._tracks)
+        self._tracks.take(p for p in found if p.hit.score >= least)
+        finals, changed = self._tracks.close(now_s, begin_s, snapshot)
+        if finals or len(self._tracks) < open_before:
+            self._new_until_s = now_s + NEW_S
+        self._settled_s = max(self._settled_s, min(now_s - CONTEXT_S, self._tracks.first_s))
+        return [*self._finals(finals), *(_provisional(track, snapshot) for track in changed)]
 
-    def _weigh(self, search: ClipSearch, found: list[Passage], now_s: float) -> list[Passage]:
+    def _next_turn(self, now_s: float) -> tuple[Round | None, bool]:
+        """The deeper round of this step, if it has one, and whether doubtful lines are weighed."""
+        self._steps += 1
+        if now_s > self._new_until_s and self._steps % 2:
+            return None, False
+        deeper = _DEEPER[self._turn % len(_DEEPER)]
+        self._turn += 1
+        return deeper, deeper is None
+
+    def _suspect(self, found: list[Passage], least: float) -> None:
+        """Keep the best of the lines that are near to believable."""
+        lines: list[Passage] = []
+        for passage in sorted([*found, *self._suspects], key=lambda p: -p.hit.score):
+            if passage.hit.score < least - DOUBT_MARGIN:
+                break
+            if not any(line.same_line(passage) for line in lines):
+                lines.append(passage)
+        self._suspects = best_of_each(lines, MOST_DOUBTFUL)
+
+    def _weigh(self, search: ClipSearch, now_s: float) -> list[Passage]:
         """Evidence gathers over time: doubtful lines are weighed on the last half minute."""
         if self._context.size <= self._keep:
-            self._suspects = found
             return []
         context_s = now_s - self._context.size / self._params.sample_rate_hz
-        self._suspects = search.weigh(
-            self._context, context_s, [*found, *self._suspects], [t.latest for t in self._tracks]
-        )
+        known = self._tracks.known(-math.inf)
+        self._suspects = search.weigh(self._context, context_s, self._suspects, known)
         return self._suspects
 
-    def _absorb(self, passage: Passage) -> None:
-        for track in self._tracks:
-            if passage.start_s <= track.end_s + GONE_S and track.latest.same_line(passage):
-                track.absorb(passage)
-                return
-        for track in self._ended:
-            if passage.end_s <= track.end_s + GONE_S and track.latest.same_line(passage):
-                return
-        rival = next(
-            (
-                t
-                for t in self._tracks
-                if t.best.hit.recording_id == passage.hit.recording_id
-                and min(t.end_s, passage.end_s) - max(t.start_s, passage.start_s)
-                > 0.5 * (passage.end_s - passage.start_s)
-            ),
-            None,
-        )
-        if rival is not None:
-            # Two turns of a loop claim the same seconds: the better one stays.
-            if rival.best.hit.score >= passage.hit.score:
-                return
-            self._tracks.remove(rival)
-        self._tracks.append(
-            _Track(passage, passage, passage.start_s, passage.end_s, steps=1, changed=True)
-        )
+    def _finals(self, matches: list[Match]) -> list[LiveEvent]:
+        return [Final(m) for m in matches if m.confidence >= self._options.min_confidence]
 
-    def _believed(self, track: _Track, snapshot: Snapshot) -> bool:
-        _, sure = thresholds(snapshot)
-        return track.steps >= SUPPORTED_STEPS or track.best.hit.score >= sure
 
-    def _stability(self, track: _Track) -> float:
-        return 1.0 - math.exp2(-track.steps / SUPPORTED_STEPS)
-
-    def _match(self, track: _Track, snapshot: Snapshot) -> Match:
-        whole = dataclasses.replace(track.best, start_s=track.start_s, end_s=track.end_s)
-        return to_match([whole], snapshot)
-
-    def _final(self, track: _Track, snapshot: Snapshot) -> list[LiveEvent]:
-        match = self._match(track, snapshot)
-        if match.confidence < self._options.min_confidence or not self._believed(track, snapshot):
-            return []
-        return [Final(match)]
+def _provisional(track: Track, snapshot: Snapshot) -> Provisional:
+    return Provisional(track.match(snapshot), stability(track))

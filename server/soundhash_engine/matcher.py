@@ -24,7 +24,7 @@ from soundhash_engine.score import (
     confidence,
 )
 from soundhash_engine.types import Pcm, QueryFeatures
-from soundhash_engine.window import Hit, WindowSearch
+from soundhash_engine.window import ROUNDS, Hit, Round, WindowSearch
 
 SINGLE_WINDOW_S = 12.0
 WINDOW_S = 10.0
@@ -235,24 +235,24 @@ class ClipSearch:
         begin_s: float,
         known: tuple[Passage, ...] = (),
         *,
-        cheap: bool = False,
+        rounds: Sequence[Round] = ROUNDS,
         split: bool = True,
     ) -> list[Passage]:
         """Passages of all recordings in one window of a clip; ``pcm`` begins at ``begin_s``.
 
         ``known``: lines of the windows before, which are tried before anything is searched.
-        ``cheap``: only the first round of the search. ``split``: what a match leaves uncovered is
-        searched by itself.
+        ``rounds``: those of the search. ``split``: what a match leaves uncovered is searched by
+        itself.
         """
         features = query_features(pcm, self._params)
-        passages = self.features(features, begin_s, known, cheap=cheap)
+        passages = self.features(features, begin_s, known, rounds=rounds)
         if not split or not passages:
             return passages
         end_s = begin_s + pcm.size / self._params.sample_rate_hz
         # What is aside leaves something uncovered only where nothing else is found.
         likely = (p for p in passages if p.hit.score >= self._least - SUPPORT_MARGIN)
         best = next((p for p in likely if not p.hit.aside), passages[0])
-        return passages + self._rest(pcm, begin_s, end_s, best, cheap)
+        return passages + self._rest(pcm, begin_s, end_s, best, rounds)
 
     def features(
         self,
@@ -260,7 +260,7 @@ class ClipSearch:
         begin_s: float,
         known: tuple[Passage, ...] = (),
         *,
-        cheap: bool = False,
+        rounds: Sequence[Round] = ROUNDS,
     ) -> list[Passage]:
         """Like ``window``, for features that are at hand."""
         params = self._params
@@ -269,7 +269,7 @@ class ClipSearch:
             return []
         search = WindowSearch(self._snapshot, features, params)
         self._try_lines(search, features, begin_s, known)
-        return self._result(search, features, begin_s, most_rounds=1 if cheap else None)
+        return self._result(search, features, begin_s, rounds)
 
     def weigh(
         self, pcm: Pcm, begin_s: float, found: Sequence[Passage], sure: Sequence[Passage] = ()
@@ -292,7 +292,7 @@ class ClipSearch:
         features = query_features(pcm, self._params)
         search = WindowSearch(self._snapshot, features, self._params)
         self._try_lines(search, features, begin_s, lines)
-        return self._result(search, features, begin_s, most_rounds=0)
+        return self._result(search, features, begin_s, rounds=())
 
     def _try_lines(
         self,
@@ -318,15 +318,15 @@ class ClipSearch:
         search: WindowSearch,
         features: QueryFeatures,
         begin_s: float,
-        most_rounds: int | None,
+        rounds: Sequence[Round],
     ) -> list[Passage]:
-        result = search.run(self._sure, most_rounds=most_rounds)
+        result = search.run(self._sure, rounds)
         self.rounds += result.rounds
         self.missing.update(search.missing)
         return _distinct([_to_passage(hit, features, begin_s, self._params) for hit in result.hits])
 
     def _rest(
-        self, pcm: Pcm, begin_s: float, end_s: float, best: Passage, cheap: bool
+        self, pcm: Pcm, begin_s: float, end_s: float, best: Passage, rounds: Sequence[Round]
     ) -> list[Passage]:
         """What lies before and after a match that does not fill its window."""
         out: list[Passage] = []
@@ -341,7 +341,7 @@ class ClipSearch:
             whole = first_s == begin_s and last_s == end_s
             if last_s - first_s >= LEAST_PART_S and not whole:
                 piece = pcm[round((first_s - begin_s) * rate) : round((last_s - begin_s) * rate)]
-                out += self.window(piece, first_s, cheap=cheap, split=False)
+                out += self.window(piece, first_s, rounds=rounds, split=False)
         return out
 
 

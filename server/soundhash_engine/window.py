@@ -5,6 +5,7 @@ search ends when the best answer convinces; only a clip that is not there pays f
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,19 +162,18 @@ class WindowSearch:
         if -reach < position < float(volume.n_frames[row]) + reach:
             self._verify(at, row, position + float(volume.base_frame[row]), pitch, tempo, 0.0)
 
-    def run(self, sure: float, most_rounds: int | None = None) -> WindowResult:
+    def run(self, sure: float, rounds: Sequence[Round] = ROUNDS) -> WindowResult:
         """Search round by round until the best score reaches ``sure``."""
         self._sure = sure
         done = 0
-        most = len(ROUNDS) if most_rounds is None else most_rounds
         # What is aside decides only where there is nothing else.
         deciding = self._first_aside == 0
-        while done < most and self._snapshot.volumes:
+        while done < len(rounds) and self._snapshot.volumes:
             # What the first round finds may be another turn of a loop, played faster or slower.
             if self._best(deciding) >= (CERTAIN_SCORE if done == 1 else sure):
                 break
-            self._round(ROUNDS[done])
-            if ROUNDS[done] is DEEP_ROUND and self._best(deciding) < sure:
+            self._round(rounds[done])
+            if rounds[done] is DEEP_ROUND and self._best(deciding) < sure:
                 self._scan()
             done += 1
         if done:

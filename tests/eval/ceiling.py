@@ -75,7 +75,7 @@ class Prober:
         position = query.offset_s * PARAMS.frames_per_s - _LEAD_FRAMES + query.speed * centre
         told = WindowSearch(self._snapshot, features)
         told.try_line(self._ids[query.track], position, 36.0 * math.log2(query.pitch), query.speed)
-        at_truth = told.run(math.inf, most_rounds=0).hits
+        at_truth = told.run(math.inf, rounds=()).hits
         hits = WindowSearch(self._snapshot, features).run(math.inf).hits
         right = [
             hit
