@@ -71,6 +71,7 @@ from soundhash_server.services.url_clips import ClipFetcher
 from soundhash_server.services.url_matching import UrlMatching
 from soundhash_server.settings import Settings, SettingsError
 from soundhash_server.storage import open_storage
+from soundhash_server.store.air import Air
 from soundhash_server.store.changes import Changes
 from soundhash_server.store.channel_videos import ChannelVideos
 from soundhash_server.store.channels import Channels
@@ -249,6 +250,8 @@ class Server:
             Monitors(pool),
             Detections(pool),
             listener,
+            Air(pool),
+            both,
             allow_private_urls=settings.allow_private_urls,
         )
         monitors_pb2_grpc.add_MonitorServiceServicer_to_server(

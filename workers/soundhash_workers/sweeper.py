@@ -15,6 +15,7 @@ import structlog
 from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.scratch import Scratch
 from soundhash_server.store.jobs import Jobs
+from soundhash_workers.air_sweep import AirSweeper
 from soundhash_workers.keeping import KeptSweeper
 from soundhash_workers.schedule import ChannelSchedule
 from soundhash_workers.uploads import UploadSweeper
@@ -35,6 +36,7 @@ class Sweeper:
         uploads: UploadSweeper,
         kept: KeptSweeper,
         schedule: ChannelSchedule,
+        air: AirSweeper,
         *,
         sweep_s: float,
         grace_s: float,
@@ -44,6 +46,7 @@ class Sweeper:
         self._uploads = uploads
         self._kept = kept
         self._schedule = schedule
+        self._air = air
         self._sweep_s = sweep_s
         self._grace_s = grace_s
         self._failing: set[str] = set()
@@ -56,6 +59,7 @@ class Sweeper:
             await self._sweep("lost jobs", self._jobs.fail_lost)
             await self._sweep("waiting jobs", self._jobs.settle_waiting)
             await self._sweep("schedules", self._schedule.run_due)
+            await self._sweep("what was on the air", self._air.sweep)
             if turn % _FILES_EVERY == 0:
                 await self._sweep("scratch", lambda: asyncio.to_thread(self._scratch.sweep))
                 await self._sweep("uploads", lambda: self._uploads.sweep(self._grace_s))

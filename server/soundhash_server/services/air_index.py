@@ -29,10 +29,10 @@ class WithAir:
         """Both as they are now."""
         return self._videos.snapshot().beside(self._air.snapshot())
 
-    async def hide(self, recording_id: int) -> None:
-        """Leaves a recording out of every answer from now on."""
-        await self._index.hide(recording_id)
-        await self._air.hide(recording_id)
+    async def hide(self, *recording_ids: int) -> None:
+        """Leaves recordings out of every answer from now on."""
+        await self._index.hide(*recording_ids)
+        await self._air.hide(*recording_ids)
 
     async def probe(self) -> bool:
         """For readiness."""

@@ -16,8 +16,8 @@ CHANGEABLE = frozenset({"title", "source_url", "external_id", "channel"})
 class Hides(Protocol):
     """The match index, as far as removing needs it."""
 
-    async def hide(self, recording_id: int) -> None:
-        """Leaves a recording out of every answer from now on."""
+    async def hide(self, *recording_ids: int) -> None:
+        """Leaves recordings out of every answer from now on."""
 
 
 class Catalog:

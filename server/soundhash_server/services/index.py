@@ -189,9 +189,9 @@ class IndexService:
             await asyncio.sleep(rest_s)
             await subscription.wait(timeout_s=self._poll_s)
 
-    async def hide(self, recording_id: int) -> None:
-        """Leaves a recording out of every answer from now on."""
-        await self._in_writer(lambda: self._index.remove([recording_id]))
+    async def hide(self, *recording_ids: int) -> None:
+        """Leaves recordings out of every answer from now on."""
+        await self._in_writer(lambda: self._index.remove(recording_ids))
 
     async def compact(self) -> IndexState:
         """Merges everything into one volume and drops what is no longer valid.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,10 +23,12 @@ from soundhash_server.model import (
     MonitorState,
     Page,
 )
+from soundhash_server.services.catalog import Hides
 from soundhash_server.sources import clean_text
+from soundhash_server.store.air import Air
 from soundhash_server.store.detections import Detections, Moment
 from soundhash_server.store.listener import MONITORS, Listener
-from soundhash_server.store.monitors import Monitors
+from soundhash_server.store.monitors import AirLeft, Monitors
 from soundhash_server.url_guard import check_url
 
 T = TypeVar("T")
@@ -33,6 +36,7 @@ T = TypeVar("T")
 WATCH_POLL_S = 1.0
 """Watchers look again after this even if nothing was announced: announcements can be lost."""
 _CHANGES_AT_ONCE = 500
+_PARTS_AT_ONCE = 200
 _PATIENCE_S = 30.0
 """A watcher waits so long for a database that is away before it is told."""
 
@@ -45,12 +49,16 @@ class MonitorAdmin:
         monitors: Monitors,
         detections: Detections,
         listener: Listener,
+        air: Air,
+        index: Hides,
         *,
         allow_private_urls: bool,
     ) -> None:
         self._monitors = monitors
         self._detections = detections
         self._listener = listener
+        self._air = air
+        self._index = index
         self._allow_private = allow_private_urls
 
     async def create(
@@ -103,10 +111,20 @@ class MonitorAdmin:
 
         Raises PlatformError NOT_FOUND (MONITOR_NOT_FOUND).
         """
-        # From here on no worker adds anything to it.
+        # From here on no worker adds anything to it, but for what is being stored right now.
         _found(await self._monitors.pause(monitor_id), monitor_id)
-        if not await self._monitors.delete(monitor_id):
-            raise not_found("monitor", str(monitor_id))
+        while True:
+            await self._forget_air(monitor_id)
+            with contextlib.suppress(AirLeft):
+                if not await self._monitors.delete(monitor_id):
+                    raise not_found("monitor", str(monitor_id))
+                return
+
+    async def _forget_air(self, monitor_id: UUID) -> None:
+        """Removes what it has heard, a bounded number at a time: whoever else changes the
+        catalogue need not wait for all of a month."""
+        while recording_ids := await self._air.forget(monitor_id, _PARTS_AT_ONCE):
+            await self._index.hide(*recording_ids)
 
     async def detections(
         self,

@@ -82,7 +82,6 @@ class Air:
         A part goes as a whole, when its last second is too old.
         """
         async with transaction(self._pool) as held:
-            await _lock_catalogue(held)
             rows = await held.fetch(
                 """SELECT v.id FROM monitors AS m CROSS JOIN LATERAL (
                     SELECT id FROM videos
@@ -94,18 +93,17 @@ class Air:
                 ) AS v LIMIT $1""",
                 most,
             )
-            return len(await delete_videos(held, [row["id"] for row in rows]) if rows else [])
+            return len(await _delete(held, rows))
 
     async def forget(self, monitor_id: UUID, most: int) -> list[int]:
         """Deletes parts of a monitor, at most so many; the recording_ids of those it were."""
         async with transaction(self._pool) as held:
-            await _lock_catalogue(held)
             rows = await held.fetch(
                 "SELECT id FROM videos WHERE monitor_id = $1 ORDER BY air_time LIMIT $2",
                 monitor_id,
                 most,
             )
-            return await delete_videos(held, [row["id"] for row in rows]) if rows else []
+            return await _delete(held, rows)
 
     async def forget_tombstones(self, most: int, older_than: timedelta = REMEMBERED) -> int:
         """Deletes tombstones of parts that are older, at most so many; how many it were.
@@ -113,30 +111,33 @@ class Air:
         An index that has not followed since then begins anew.
         """
         async with transaction(self._pool) as held:
-            await _lock_catalogue(held)
-            count: int = await held.fetchval(
-                """WITH old AS (
-                    SELECT recording_id FROM video_deletions
-                    WHERE on_air AND delete_time < clock_timestamp() - $1::interval
-                    ORDER BY delete_time LIMIT $2
-                ), gone AS (
-                    DELETE FROM video_deletions USING old
-                    WHERE video_deletions.recording_id = old.recording_id
-                    RETURNING video_deletions.revision
-                ), said AS (
-                    UPDATE catalogue SET air_forgotten = greatest(air_forgotten, latest.revision)
-                    FROM (SELECT max(revision) AS revision FROM gone) AS latest
-                    WHERE latest.revision IS NOT NULL
-                )
-                SELECT count(*) FROM gone""",
+            rows = await held.fetch(
+                """SELECT recording_id FROM video_deletions
+                WHERE on_air AND delete_time < clock_timestamp() - $1::interval
+                ORDER BY delete_time LIMIT $2""",
                 older_than,
                 most,
             )
-        return count
+            if not rows:
+                return 0
+            await held.execute("SELECT 1 FROM catalogue FOR UPDATE")
+            gone = await held.fetch(
+                "DELETE FROM video_deletions WHERE recording_id = ANY($1) RETURNING revision",
+                [row["recording_id"] for row in rows],
+            )
+            newest = max((row["revision"] for row in gone), default=0)
+            await held.execute(
+                "UPDATE catalogue SET air_forgotten = $1 WHERE air_forgotten < $1", newest
+            )
+        return len(gone)
 
 
-async def _lock_catalogue(held: Connection) -> None:
+async def _delete(held: Connection, rows: Sequence[asyncpg.Record]) -> list[int]:
+    """The recording_ids of those that nobody else has deleted meanwhile."""
+    if not rows:
+        return []
     await held.execute("SELECT 1 FROM catalogue FOR UPDATE")
+    return await delete_videos(held, [row["id"] for row in rows])
 
 
 async def _store(held: Connection, part: AirPart, monitor: asyncpg.Record, revision: int) -> bool:

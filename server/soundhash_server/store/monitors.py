@@ -13,6 +13,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.model import (
     Monitor,
@@ -39,6 +41,10 @@ UPDATABLE = frozenset(
     | {"keep_air_s", "options"}
 )
 """What `Monitors.update` can change: fields of MonitorConfig."""
+
+
+class AirLeft(Exception):  # noqa: N818 - a condition, not a mistake
+    """Something that a monitor heard is still in the index."""
 
 
 class Monitors:
@@ -158,12 +164,15 @@ class Monitors:
     async def delete(self, monitor_id: UUID) -> bool:
         """Removes it with its detections and alerts. False: there is none.
 
-        What it heard has to be out of the index before.
+        Raises AirLeft while something that it heard is in the index; nothing is removed then.
         """
         async with transaction(self._pool) as held:
-            found = await held.fetchval(
-                "DELETE FROM monitors WHERE id = $1 RETURNING id", monitor_id
-            )
+            try:
+                found = await held.fetchval(
+                    "DELETE FROM monitors WHERE id = $1 RETURNING id", monitor_id
+                )
+            except asyncpg.ForeignKeyViolationError:
+                raise AirLeft from None
             if found is not None:
                 await _order(held, monitor_id)
         return found is not None
