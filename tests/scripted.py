@@ -28,6 +28,7 @@ from soundhash.v1 import (
     ingest_pb2,
     match_pb2,
     media_pb2,
+    monitors_pb2,
 )
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.rpc.errors import to_status
@@ -41,6 +42,7 @@ MODULES: tuple[ModuleType, ...] = (
     ingest_pb2,
     match_pb2,
     media_pb2,
+    monitors_pb2,
 )
 
 Reply = Callable[[Any, grpc.ServicerContext], Any]

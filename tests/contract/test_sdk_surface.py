@@ -23,29 +23,32 @@ from soundhash.v1 import (
     fingerprint_pb2,
     ingest_pb2,
     match_pb2,
+    monitors_pb2,
 )
 
 EXPORTS = """
-Aborted AlignedLandmarks AlreadyExists AsyncClient BatchItem BatchProgress BatchResult Cancelled
-Channel ChannelParameters ChannelVideo Client Clip Comparison ContrastPatch CoverageBlock DataLoss
-DeadlineExceeded Explanation FailedPrecondition FailureGroup FailureSummary FetchOptions
-FieldViolation FinalMatch Fingerprint FolderParameters Gap Health Heard IndexStatus IngestParameters
-IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState JobStep KeptObject
-LandmarkPoints Match MatchResult MatchedPlace MissingPart NotFound OffsetHistogram OutOfRange
-Patches PausedHost PcmEncoding PcmFormat PermissionDenied PostingShard ProvisionalMatch Quota
+Aborted AlertKind AlignedLandmarks AlreadyExists AsyncClient BatchItem BatchProgress BatchResult
+Cancelled Channel ChannelParameters ChannelVideo Client Clip Comparison ContrastPatch CoverageBlock
+DataLoss DeadlineExceeded Detection Explanation FailedPrecondition FailureGroup FailureSummary
+FetchOptions FieldViolation FinalMatch Fingerprint FolderParameters Gap Health Heard IndexStatus
+IngestParameters IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState
+JobStep KeptObject LandmarkPoints Match MatchResult MatchedPlace MissingPart Monitor MonitorAlert
+MonitorConfig MonitorEvent MonitorState MonitorStats NotFound OffsetHistogram OutOfRange Patches
+PausedHost PcmEncoding PcmFormat PermissionDenied PostingShard ProvisionalMatch Quota
 ResourceExhausted RetriedJobs ScoreParts ScoreTerm Segment SharedPassage SoundHashError Stats
-StreamEvent StreamInterrupted StreamOpened StreamSummary StreamWarning Timeline
-TimelineEntry TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus UrlEnd
-UrlEvent UrlMatch UrlProgress Video __version__
+StreamEvent StreamInterrupted StreamOpened StreamSummary StreamWarning Timeline TimelineEntry
+TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus UrlEnd UrlEvent UrlMatch
+UrlProgress Video __version__
 """
 
 METHODS = """
 cancel_job channel_videos channels clips close compact_index compare compute_fingerprint
-delete_channel delete_clip delete_kept_objects delete_video explain failure_summary fingerprints
-get_channel get_clip get_fingerprint get_job get_match get_upload get_video health index_status jobs
-kept_objects match match_url matches process_clips quota retry_job retry_jobs scan_folder
-search_videos stats stream stream_url submit_channel submit_clips submit_url update_channel
-update_video upload videos wait_for_job watch_job
+create_monitor delete_channel delete_clip delete_kept_objects delete_monitor delete_video detections
+explain failure_summary fingerprints get_channel get_clip get_fingerprint get_job get_match
+get_monitor get_upload get_video health index_status jobs kept_objects match match_url matches
+monitor_alerts monitors pause_monitor process_clips quota resume_monitor retry_job retry_jobs
+scan_folder search_videos stats stream stream_url submit_channel submit_clips submit_url
+update_channel update_monitor update_video upload videos wait_for_job watch_detections watch_job
 """
 
 JOB = ingest_pb2.Job(id="1", state=ingest_pb2.JOB_STATE_SUCCEEDED)
@@ -177,6 +180,16 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "SearchVideos": (("search_videos", "word"), {}),
     "UpdateVideo": (("update_video", ID), {"title": "new"}),
     "DeleteVideo": (("delete_video", ID), {}),
+    "CreateMonitor": (("create_monitor", "http://radio.example/"), {"keep_air_s": 60.0}),
+    "GetMonitor": (("get_monitor", ID), {}),
+    "ListMonitors": (("monitors",), {}),
+    "UpdateMonitor": (("update_monitor", ID), {"name": "new"}),
+    "PauseMonitor": (("pause_monitor", ID), {}),
+    "ResumeMonitor": (("resume_monitor", ID), {}),
+    "DeleteMonitor": (("delete_monitor", ID), {}),
+    "WatchDetections": (("watch_detections", [ID]), {}),
+    "ListDetections": (("detections",), {}),
+    "ListAlerts": (("monitor_alerts",), {}),
     "GetStats": (("stats",), {}),
     "GetIndexStatus": (("index_status",), {}),
     "CompactIndex": (("compact_index",), {}),
@@ -277,6 +290,12 @@ def test_every_field_of_every_answer_arrives() -> None:
         (ingest_pb2.FolderParameters, soundhash.FolderParameters, set()),
         (clips_pb2.Clip, soundhash.Clip, set()),
         (clips_pb2.KeptObject, soundhash.KeptObject, set()),
+        (monitors_pb2.Monitor, soundhash.Monitor, set()),
+        (monitors_pb2.MonitorConfig, soundhash.MonitorConfig, {"fetch"}),
+        (monitors_pb2.MonitorStats, soundhash.MonitorStats, set()),
+        (monitors_pb2.Detection, soundhash.Detection, set()),
+        (monitors_pb2.MonitorAlert, soundhash.MonitorAlert, set()),
+        (monitors_pb2.WatchDetectionsResponse, soundhash.MonitorEvent, set()),
         (match_pb2.Match, soundhash.Match, set()),
         (match_pb2.ScoreParts, soundhash.ScoreParts, set()),
         (match_pb2.MatchClipResponse, soundhash.MatchResult, set()),

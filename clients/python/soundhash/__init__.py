@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from soundhash._sync import Client
     from soundhash._timeline import Timeline, TimelineEntry
     from soundhash._types import (
+        AlertKind,
         BatchItem,
         BatchProgress,
         BatchResult,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         ChannelVideo,
         Clip,
         Comparison,
+        Detection,
         FailureGroup,
         FailureSummary,
         FetchOptions,
@@ -78,6 +80,12 @@ if TYPE_CHECKING:
         Match,
         MatchResult,
         MissingPart,
+        Monitor,
+        MonitorAlert,
+        MonitorConfig,
+        MonitorEvent,
+        MonitorState,
+        MonitorStats,
         PausedHost,
         PcmEncoding,
         PcmFormat,
@@ -104,6 +112,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Aborted",
+    "AlertKind",
     "AlignedLandmarks",
     "AlreadyExists",
     "AsyncClient",
@@ -121,6 +130,7 @@ __all__ = [
     "CoverageBlock",
     "DataLoss",
     "DeadlineExceeded",
+    "Detection",
     "Explanation",
     "FailedPrecondition",
     "FailureGroup",
@@ -150,6 +160,12 @@ __all__ = [
     "MatchResult",
     "MatchedPlace",
     "MissingPart",
+    "Monitor",
+    "MonitorAlert",
+    "MonitorConfig",
+    "MonitorEvent",
+    "MonitorState",
+    "MonitorStats",
     "NotFound",
     "OffsetHistogram",
     "OutOfRange",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing, suppress
+from datetime import datetime
 from typing import Any, TypeVar
 
 import grpc
@@ -25,6 +26,7 @@ from soundhash._errors import (
     job_not_finished,
 )
 from soundhash._media import MediaReader, Progress
+from soundhash._monitor_calls import Watching
 from soundhash._retry import Attempts, Position
 from soundhash._stubs import AsyncStubs
 from soundhash.v1 import clips_pb2, ingest_pb2, match_pb2
@@ -215,6 +217,27 @@ class AsyncTransport:
                 return
             except grpc.RpcError as error:
                 delay_s = attempts.next_delay_s(from_rpc_error(error, self.config.address))
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay_s)
+
+    async def watch_detections(
+        self, monitor_ids: Iterable[str], since: datetime | None, timeout_s: float | None
+    ) -> AsyncGenerator[t.MonitorEvent, None]:
+        """Detections and alerts as they change; comes back when the connection is lost."""
+        watch = Watching(monitor_ids, since, Attempts(self.config.max_retries, timeout_s))
+        while True:
+            call = self.stubs.monitors.WatchDetections(
+                watch.request(), **self._call_options(watch.attempts)
+            )
+            try:
+                async for message in call:
+                    event = watch.take(message)
+                    if event is not None:
+                        yield event
+                return
+            except grpc.RpcError as error:
+                delay_s = watch.next_delay_s(from_rpc_error(error, self.config.address))
             finally:
                 call.cancel()
             await asyncio.sleep(delay_s)

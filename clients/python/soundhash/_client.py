@@ -1,10 +1,11 @@
 """The client for asyncio."""
 
 from soundhash._async_answers import AsyncAnswers
+from soundhash._async_monitors import AsyncMonitors
 from soundhash._async_sources import AsyncSources
 
 
-class AsyncClient(AsyncSources, AsyncAnswers):
+class AsyncClient(AsyncSources, AsyncMonitors, AsyncAnswers):
     """A connection to a SoundHash server; use it as a context manager, or close it.
 
     address: "host:port" or "unix:path"; by default SOUNDHASH_ADDRESS, else 127.0.0.1:50051.

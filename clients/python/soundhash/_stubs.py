@@ -17,6 +17,7 @@ from soundhash.v1 import (
     ingest_pb2_grpc,
     match_pb2_grpc,
     media_pb2_grpc,
+    monitors_pb2_grpc,
 )
 
 
@@ -32,6 +33,7 @@ class Stubs:
     admin: admin_pb2_grpc.AdminServiceStub
     clips: clips_pb2_grpc.ClipServiceStub
     media: media_pb2_grpc.MediaServiceStub
+    monitors: monitors_pb2_grpc.MonitorServiceStub
     health: health_pb2_grpc.HealthStub
 
     @classmethod
@@ -45,6 +47,7 @@ class Stubs:
             admin_pb2_grpc.AdminServiceStub(channel),
             clips_pb2_grpc.ClipServiceStub(channel),
             media_pb2_grpc.MediaServiceStub(channel),
+            monitors_pb2_grpc.MonitorServiceStub(channel),
             health_pb2_grpc.HealthStub(channel),
         )
 
@@ -61,6 +64,7 @@ class AsyncStubs:
     admin: admin_pb2_grpc.AdminServiceAsyncStub
     clips: clips_pb2_grpc.ClipServiceAsyncStub
     media: media_pb2_grpc.MediaServiceAsyncStub
+    monitors: monitors_pb2_grpc.MonitorServiceAsyncStub
     health: health_pb2_grpc.HealthStub
 
     @classmethod
@@ -74,5 +78,6 @@ class AsyncStubs:
             admin_pb2_grpc.AdminServiceStub(channel),
             clips_pb2_grpc.ClipServiceStub(channel),
             media_pb2_grpc.MediaServiceStub(channel),
+            monitors_pb2_grpc.MonitorServiceStub(channel),
             health_pb2_grpc.HealthStub(channel),
         )

@@ -1,10 +1,11 @@
 """The client for plain code."""
 
 from soundhash._sync_answers import SyncAnswers
+from soundhash._sync_monitors import SyncMonitors
 from soundhash._sync_sources import SyncSources
 
 
-class Client(SyncSources, SyncAnswers):
+class Client(SyncSources, SyncMonitors, SyncAnswers):
     """A connection to a SoundHash server; use it as a context manager, or close it.
 
     address: "host:port" or "unix:path"; by default SOUNDHASH_ADDRESS, else 127.0.0.1:50051.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -23,6 +24,7 @@ from soundhash._errors import (
     job_not_finished,
 )
 from soundhash._media import MediaReader, Progress
+from soundhash._monitor_calls import Watching
 from soundhash._retry import Attempts, Position
 from soundhash._stubs import Stubs
 from soundhash.v1 import clips_pb2, ingest_pb2, match_pb2
@@ -211,6 +213,27 @@ class Transport:
                 return
             except grpc.RpcError as error:
                 delay_s = attempts.next_delay_s(from_rpc_error(error, self.config.address))
+            finally:
+                call.cancel()
+            time.sleep(delay_s)
+
+    def watch_detections(
+        self, monitor_ids: Iterable[str], since: datetime | None, timeout_s: float | None
+    ) -> Generator[t.MonitorEvent, None, None]:
+        """Detections and alerts as they change; comes back when the connection is lost."""
+        watch = Watching(monitor_ids, since, Attempts(self.config.max_retries, timeout_s))
+        while True:
+            call = self.stubs.monitors.WatchDetections(
+                watch.request(), **self._call_options(watch.attempts)
+            )
+            try:
+                for message in call:
+                    event = watch.take(message)
+                    if event is not None:
+                        yield event
+                return
+            except grpc.RpcError as error:
+                delay_s = watch.next_delay_s(from_rpc_error(error, self.config.address))
             finally:
                 call.cancel()
             time.sleep(delay_s)

@@ -44,6 +44,16 @@ from soundhash._types._matches import (
     UrlMatch,
     UrlProgress,
 )
+from soundhash._types._monitors import (
+    AlertKind,
+    Detection,
+    Monitor,
+    MonitorAlert,
+    MonitorConfig,
+    MonitorEvent,
+    MonitorState,
+    MonitorStats,
+)
 from soundhash._types._server import (
     Health,
     IndexStatus,
@@ -70,6 +80,7 @@ from soundhash._types._streams import (
 )
 
 __all__ = [
+    "AlertKind",
     "BatchItem",
     "BatchProgress",
     "BatchResult",
@@ -78,6 +89,7 @@ __all__ = [
     "ChannelVideo",
     "Clip",
     "Comparison",
+    "Detection",
     "FailureGroup",
     "FailureSummary",
     "FetchOptions",
@@ -100,6 +112,12 @@ __all__ = [
     "Match",
     "MatchResult",
     "MissingPart",
+    "Monitor",
+    "MonitorAlert",
+    "MonitorConfig",
+    "MonitorEvent",
+    "MonitorState",
+    "MonitorStats",
     "PausedHost",
     "PcmEncoding",
     "PcmFormat",
