@@ -178,7 +178,7 @@ class Server:
             seal_hours=settings.index_seal_hours,
         )
         closers.push_async_callback(index.close)
-        air = IndexService(
+        self._air = air = IndexService(
             Changes(pool, on_air=True),
             listener,
             settings.air_index_dir,
