@@ -19,6 +19,7 @@ from soundhash.cli import (
     _jobs,
     _listen,
     _media,
+    _monitors,
     _operate,
     _platform,
     _twitch,
@@ -114,6 +115,7 @@ app.command("matches", rich_help_panel=MATCH)(_clips.matches)
 app.command("explain", rich_help_panel=MATCH)(_explain.explain)
 app.command("compare", rich_help_panel=MATCH)(_clips.compare)
 app.command("fingerprint", rich_help_panel=MATCH)(_clips.fingerprint)
+app.add_typer(_monitors.monitors, name="monitors", rich_help_panel=MATCH)
 app.command("videos", rich_help_panel=CATALOGUE)(_catalog.videos)
 app.command("update", rich_help_panel=CATALOGUE)(_catalog.update)
 app.command("delete", rich_help_panel=CATALOGUE)(_catalog.delete)
