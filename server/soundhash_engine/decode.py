@@ -143,21 +143,16 @@ def _mean_channels(frame: AudioFrame) -> AudioFrame:
 
 
 def open_audio(
-    source: Any,
-    options: dict[str, str] | None = None,
-    buffer_bytes: int = _READ_BYTES,
-    format: str | None = None,
+    source: Any, options: dict[str, str] | None = None, buffer_bytes: int = _READ_BYTES
 ) -> tuple[InputContainer, AudioStream]:
     """Open a file object and choose its best audio stream. The caller closes the container.
 
-    format: FFmpeg's name of the container; None: it is found out.
     Raises DecodeError: NOT_MEDIA, TRUNCATED_MEDIA, NO_AUDIO_STREAM.
     """
     try:
         container = av.open(
             source,
             mode="r",
-            format=format,
             options=_NO_PROTOCOL | (options or {}),
             metadata_errors="replace",
             buffer_size=buffer_bytes,

@@ -48,8 +48,10 @@ class Decoder:
         return self._process.pid
 
     async def feed(self, data: bytes) -> None:
-        """Gives the next bytes, one packet where the source is made of packets; waits until
-        there is room. What a decoder that has ended is given is lost: `read` says why it has."""
+        """Gives the next bytes; waits until there is room.
+
+        What a decoder that has ended is given is lost: `read` says why it has.
+        """
         with suppress(ConnectionError):
             for at in range(0, len(data), _FRAME_BYTES):
                 part = data[at : at + _FRAME_BYTES]
@@ -92,10 +94,10 @@ class Decoder:
 
 
 @asynccontextmanager
-async def decoding(*, packets: bool = False) -> AsyncIterator[Decoder]:
-    """A decoder whose process is gone when the block ends. packets: see `pieces.Source`."""
+async def decoding() -> AsyncIterator[Decoder]:
+    """A decoder whose process is gone when the block ends."""
     ours, theirs = socket.socketpair()
-    process = CONTEXT.Process(target=_run, args=(theirs, packets), daemon=True)
+    process = CONTEXT.Process(target=_run, args=(theirs,), daemon=True)
     starting = asyncio.ensure_future(asyncio.to_thread(_start, process, theirs))
     try:
         with ours:
@@ -116,11 +118,11 @@ async def _gone(starting: asyncio.Future[None], process: ForkServerProcess) -> N
     await asyncio.to_thread(_end, process)
 
 
-def _run(link: socket.socket, packets: bool) -> None:
+def _run(link: socket.socket) -> None:
     # Loaded where the children are forked from, not in the parent itself.
     from soundhash_server.fetching.live import decoding_child  # noqa: PLC0415
 
-    decoding_child.run(link, packets=packets)
+    decoding_child.run(link)
 
 
 def _start(process: ForkServerProcess, theirs: socket.socket) -> None:

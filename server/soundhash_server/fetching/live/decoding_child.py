@@ -26,9 +26,6 @@ _MEMORY_BYTES = 512 << 20
 _READ_BYTES = 16384
 # Pictures come between the sound, and large ones first.
 _PROBE = {"probesize": str(2 << 20), "analyzeduration": "2000000"}
-_RTP = {"sdp_flags": "custom_io", "protocol_whitelist": "none", "reorder_queue_size": "0"}
-_SDP_BYTES = 16383
-"""So many bytes FFmpeg reads as the description before it reads packets."""
 _LOST_BYTES = 128 << 10
 _LOST_FILM_BYTES = 8 << 20
 """Bytes without any sound after which the format is looked for anew."""
@@ -36,17 +33,13 @@ _MAX_FRUITLESS = 4
 _KINDS_OF_SOUND = frozenset({"mp3", "aac", "ac3", "eac3", "flac", "ogg", "wav", "loas"})
 
 
-class _Closed(Exception):  # noqa: N818 - no error
-    """The parent wants no more."""
-
-
-def run(link: socket.socket, *, packets: bool) -> None:
+def run(link: socket.socket) -> None:
     """Decodes what comes over ``link`` until its end."""
     settle(_MEMORY_BYTES)
     try:
-        _Decoding(link, packets=packets).run()
+        _Decoding(link).run()
         _send(link, b"D", b"")
-    except (_Closed, ConnectionError):
+    except ConnectionError:
         return
     except DecodeError as error:
         _fail(link, error.reason, error.message)
@@ -61,7 +54,7 @@ def run(link: socket.socket, *, packets: bool) -> None:
 def _fail(link: socket.socket, reason: str, message: str) -> None:
     try:
         _send(link, b"F", json.dumps({"reason": reason, "message": message}).encode())
-    except (_Closed, ConnectionError):
+    except ConnectionError:
         return
 
 
@@ -70,10 +63,9 @@ def _send(link: socket.socket, kind: bytes, data: bytes) -> None:
 
 
 class _Decoding:
-    def __init__(self, link: socket.socket, *, packets: bool) -> None:
+    def __init__(self, link: socket.socket) -> None:
         self._link = link
-        self._packets = packets
-        self._input = _Packets(link) if packets else _Stream(link)
+        self._input = _Stream(link)
 
     def run(self) -> None:
         """Part by part; within one, what cannot be understood any more is begun anew.
@@ -95,10 +87,7 @@ class _Decoding:
 
     def _part(self) -> bool:
         """Decodes up to the end of a part; whether there was any sound in it."""
-        options = _RTP if self._packets else _PROBE
-        container, stream = open_audio(
-            self._input, options, _READ_BYTES, "sdp" if self._packets else None
-        )
+        container, stream = open_audio(self._input, _PROBE, _READ_BYTES)
         resampler = MonoResampler(PIECE_SAMPLES)
         if container.format.name in _KINDS_OF_SOUND:
             self._input.patience_bytes = _LOST_BYTES
@@ -196,32 +185,3 @@ class _Stream:
         own, self._next = self._ogg.push(data)
         self._held += own
         self._part_over = self._next is not None
-
-
-class _Packets:
-    """The file object that FFmpeg reads a description and then packets from."""
-
-    def __init__(self, link: socket.socket) -> None:
-        self.patience_bytes = 0
-        self._frames = _Frames(link)
-        self._description = b""
-        self._begun = False
-
-    def begin(self) -> bool:
-        """Whether packets are to come: there is one part only."""
-        if self._begun:
-            return False
-        self._begun = True
-        description = self._frames.next()
-        # Filled up, since FFmpeg reads on until it has so much.
-        self._description = (description or b"")[:_SDP_BYTES].ljust(_SDP_BYTES, b"\n")
-        return bool(description)
-
-    def heard(self) -> None:
-        """Nothing: packets say themselves where they begin."""
-
-    def read(self, n_bytes: int) -> bytes:
-        if self._description:
-            data, self._description = self._description[:n_bytes], self._description[n_bytes:]
-            return data
-        return (self._frames.next() or b"")[:n_bytes]

@@ -26,7 +26,7 @@ from soundhash_server.fetching.live.hls_playlist import (
     media_playlist,
     variants_of,
 )
-from soundhash_server.fetching.live.pieces import NewPart, Pieces, Source
+from soundhash_server.fetching.live.pieces import NewPart, Pieces
 
 _TEXT_S = 30.0
 _MAX_VARIANTS = 5
@@ -43,19 +43,19 @@ _PASSING = frozenset(
 """What a playlist or a segment may fail with while the source goes on."""
 
 
-async def open_hls(access: Access, url: str, text: str) -> Source:
+async def open_hls(access: Access, url: str, text: str) -> Pieces:
     """A source whose first playlist has been read from ``url``.
 
     Raises JobError, PlatformError (URL_NOT_ALLOWED).
     """
     variants = variants_of(text, url)
     if "#EXT-X-STREAM-INF" not in text and not variants:
-        return Source(_pieces(access, url, media_playlist(text, url)))
+        return _pieces(access, url, media_playlist(text, url))
     error = JobError("NO_AUDIO_STREAM", "None of the source's variants has sound.")
     for variant in variants[:_MAX_VARIANTS]:
         try:
             text, found_url = await _text(access, variant)
-            return Source(_pieces(access, found_url, media_playlist(text, found_url)))
+            return _pieces(access, found_url, media_playlist(text, found_url))
         except JobError as failed:
             error = failed
     raise error

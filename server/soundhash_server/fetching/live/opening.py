@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from urllib.parse import urlsplit
 
 from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.failures import JobError
@@ -12,8 +11,10 @@ from soundhash_server.fetching.live.answer import Answer, answer_of
 from soundhash_server.fetching.live.hls import open_hls
 from soundhash_server.fetching.live.icy import IcyStream, interval_of
 from soundhash_server.fetching.live.page import resolve_page
-from soundhash_server.fetching.live.pieces import Pieces, Source
+from soundhash_server.fetching.live.pieces import Pieces
 from soundhash_server.fetching.live.playlists import Kind, entries_of, kind_of
+from soundhash_server.fetching.live.rtmp import open_rtmp
+from soundhash_server.fetching.live.rtsp import open_rtsp
 from soundhash_server.known_sites import is_known_site
 from soundhash_server.url_guard import split_url
 
@@ -22,21 +23,26 @@ _MAX_DEPTH = 3
 _ICY = {"Icy-MetaData": "1"}
 
 
-async def open_source(stack: AsyncExitStack, access: Access, url: str, depth: int = 0) -> Source:
+async def open_source(stack: AsyncExitStack, access: Access, url: str, depth: int = 0) -> Pieces:
     """Connects to a source; the connection ends with ``stack``.
 
     Raises JobError, PlatformError (URL_INVALID, URL_NOT_ALLOWED).
     """
-    split_url(url, live=True)
+    parts = split_url(url, live=True)
     if depth > _MAX_DEPTH:
         raise JobError("LIVE_FORMAT", "The source's playlists lead to playlists without end.")
-    if depth == 0 and is_known_site(urlsplit(url).hostname or ""):
+    match parts.scheme.lower():
+        case "rtmp" | "rtmps":
+            return await open_rtmp(stack, access, parts)
+        case "rtsp" | "rtsps":
+            return await open_rtsp(stack, access, parts)
+    if depth == 0 and is_known_site(parts.hostname or ""):
         return await _behind_page(stack, access, url)
     answer = await stack.enter_async_context(answer_of(access, url, _ICY))
     kind, text = await kind_of(answer)
     match kind:
         case Kind.STREAM:
-            return Source(_stream(answer))
+            return _stream(answer)
         case Kind.HLS:
             return await open_hls(access, answer.url, text)
         case Kind.LIST:
@@ -46,12 +52,12 @@ async def open_source(stack: AsyncExitStack, access: Access, url: str, depth: in
     raise JobError("LIVE_FORMAT", "The address leads to a page, not to a stream.")
 
 
-async def _behind_page(stack: AsyncExitStack, access: Access, url: str) -> Source:
+async def _behind_page(stack: AsyncExitStack, access: Access, url: str) -> Pieces:
     found, through = await resolve_page(access, url)
     return await open_source(stack, through, found, depth=1)
 
 
-async def _first_of(stack: AsyncExitStack, access: Access, urls: list[str], depth: int) -> Source:
+async def _first_of(stack: AsyncExitStack, access: Access, urls: list[str], depth: int) -> Pieces:
     """The first source of a playlist that can be opened."""
     last: JobError | PlatformError = JobError("LIVE_FORMAT", "The playlist names no stream.")
     for url in urls:

@@ -37,15 +37,3 @@ Piece = bytes | Title | NewPart
 Pieces = AsyncGenerator[Piece, None]
 """What a transport gives: it ends when the source ends, and raises JobError, or PlatformError
 (URL_NOT_ALLOWED), when the source fails. Close it (``aclosing``)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A source that has answered.
-
-    packets: each piece of bytes is one RTP packet, the first is the session's description (SDP);
-    otherwise they are a stream that may be cut anywhere.
-    """
-
-    pieces: Pieces
-    packets: bool = False

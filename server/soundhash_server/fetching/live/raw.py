@@ -39,6 +39,10 @@ class Raw:
             self._writer.write(data)
             await self._writer.drain()
 
+    def post(self, data: bytes) -> None:
+        """Writes without waiting: what does not fit at once may get lost."""
+        self._writer.write(data)
+
     async def exactly(self, n_bytes: int) -> bytes:
         """Raises asyncio.IncompleteReadError (an EOFError), OSError, TimeoutError."""
         async with asyncio.timeout(self._stall_s):
@@ -58,7 +62,7 @@ class Raw:
                 raise JobError("LIVE_FORMAT", "The source's answer has no end.") from None
 
     async def headers(self) -> dict[str, str]:
-        """Header lines up to the empty one, their names in lower case.
+        """Header lines up to the empty one, their names in lower case; repeated ones joined.
 
         Raises JobError LIVE_FORMAT when there are too many.
         """
@@ -68,7 +72,8 @@ class Raw:
             if not line:
                 return found
             name, _, value = line.partition(b":")
-            found[name.strip().lower().decode("latin-1")] = value.strip().decode("utf-8", "replace")
+            key, text = name.strip().lower().decode("latin-1"), value.decode("utf-8", "replace")
+            found[key] = f"{found[key]}, {text.strip()}" if key in found else text.strip()
         raise JobError("LIVE_FORMAT", "The source's answer has no end.")
 
 

@@ -17,7 +17,7 @@ from soundhash_server.fetching.http import open_session_through
 from soundhash_server.fetching.live.access import Access
 from soundhash_server.fetching.live.decoding import Decoder, decoding
 from soundhash_server.fetching.live.opening import open_source
-from soundhash_server.fetching.live.pieces import Audio, LiveEvent, NewPart, Source, Title
+from soundhash_server.fetching.live.pieces import Audio, LiveEvent, NewPart, Pieces, Title
 from soundhash_server.fetching.ways import Proxy, Ways, ways_of
 from soundhash_server.model import FetchOptions
 from soundhash_server.settings import Settings
@@ -64,11 +64,11 @@ class LiveSources:
         split_url(url, live=True)
         async with AsyncExitStack() as stack:
             source = await self._opened(stack, url, ways_of(options, self._settings))
-            decoder = await stack.enter_async_context(decoding(packets=source.packets))
+            decoder = await stack.enter_async_context(decoding())
             playing = _Playing(source, decoder, self._mute_s)
             yield await stack.enter_async_context(aclosing(playing.events()))
 
-    async def _opened(self, stack: AsyncExitStack, url: str, ways: Ways) -> Source:
+    async def _opened(self, stack: AsyncExitStack, url: str, ways: Ways) -> Pieces:
         """The source, over the first proxy that works."""
         for proxy, is_last in await self._fetcher.proxies(ways):
             async with AsyncExitStack() as attempt:
@@ -103,7 +103,7 @@ class LiveSources:
 class _Playing:
     """An open source on its way through a decoder."""
 
-    def __init__(self, source: Source, decoder: Decoder, mute_s: float) -> None:
+    def __init__(self, source: Pieces, decoder: Decoder, mute_s: float) -> None:
         self._source = source
         self._decoder = decoder
         self._mute_s = mute_s
@@ -132,7 +132,7 @@ class _Playing:
 
     async def _pump(self) -> None:
         try:
-            async with aclosing(self._source.pieces) as pieces:
+            async with aclosing(self._source) as pieces:
                 async for piece in pieces:
                     match piece:
                         case Title():
