@@ -181,10 +181,14 @@ class Air:
         path, _, query = target.partition("?")
         self.requests[path] += 1
         asked = Asked(method, path, query, headers)
-        if path in self.handlers:
-            await self.handlers[path](asked, writer)
-        else:
-            await answer(writer, self.pages.get(path, Page(b"nothing here", status=404)))
+        hanging_up = asyncio.create_task(_hang_up(reader, writer))
+        try:
+            if path in self.handlers:
+                await self.handlers[path](asked, writer)
+            else:
+                await answer(writer, self.pages.get(path, Page(b"nothing here", status=404)))
+        finally:
+            hanging_up.cancel()
 
 
 async def answer(writer: asyncio.StreamWriter, page: Page) -> None:
@@ -193,6 +197,13 @@ async def answer(writer: asyncio.StreamWriter, page: Page) -> None:
     lines += [f"{name}: {value}" for name, value in page.headers.items()]
     writer.write("\r\n".join([*lines, "", ""]).encode() + page.body)
     await writer.drain()
+
+
+async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Closes when the other side has: it has nothing more to say after its request."""
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
+    writer.transport.abort()
 
 
 async def gone(writer: asyncio.StreamWriter) -> None:

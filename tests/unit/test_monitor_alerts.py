@@ -29,7 +29,7 @@ class Source:
     def send(self, start_s: float, end_s: float, level_db: float = SOUND_DB) -> None:
         now_s = start_s
         while now_s < end_s:
-            self.alerts.heard(at(now_s), at(now_s + 0.5), level_db)
+            self.alerts.heard(at(now_s), at(now_s + 0.5), level_db, at(now_s + 0.5))
             now_s += 0.5
             self.wait(now_s)
 
@@ -83,7 +83,7 @@ def test_loss_begins_and_ends() -> None:
     source.send(400, 401)
     assert source.told == [("began", "LOSS", 5)]
     source.send(401, 410)
-    assert source.told == [("began", "LOSS", 5), ("ended", "LOSS", 400)]
+    assert source.told == [("began", "LOSS", 5), ("ended", "LOSS", 400.5)]
 
 
 def test_a_source_that_never_was() -> None:
@@ -100,7 +100,7 @@ def test_a_connection_that_breaks_at_once_does_not_end_a_loss() -> None:
         source.alerts.interrupted()
     assert source.told == [("began", "LOSS", 0)]
     source.send(100, 103)
-    assert source.told[-1] == ("ended", "LOSS", 100)
+    assert source.told[-1] == ("ended", "LOSS", 100.5)
 
 
 def test_a_loss_ends_a_silence() -> None:
@@ -109,7 +109,7 @@ def test_a_loss_ends_a_silence() -> None:
     source.wait(35)
     assert source.told == [("began", "SILENCE", 0), ("ended", "SILENCE", 15), ("began", "LOSS", 15)]
     source.send(100, 120, SILENCE_DB)
-    assert source.told[3:] == [("ended", "LOSS", 100), ("began", "SILENCE", 100)]
+    assert source.told[3:] == [("ended", "LOSS", 100.5), ("began", "SILENCE", 100)]
 
 
 def test_a_short_break_does_not_interrupt_a_silence() -> None:
@@ -125,7 +125,20 @@ def test_another_worker_knows_what_was_told() -> None:
     source.wait(25)
     assert source.told == []
     source.send(30, 34)
-    assert sorted(source.told) == [("ended", "LOSS", 30), ("ended", "SILENCE", 30)]
+    assert sorted(source.told) == [("ended", "LOSS", 30.5), ("ended", "SILENCE", 30)]
+
+
+def test_a_burst_ends_a_loss_when_it_arrives() -> None:
+    source = Source()
+    source.wait(20)
+    for piece in range(20):
+        source.alerts.heard(at(20 + piece / 2), at(20.5 + piece / 2), SOUND_DB, at(30))
+    source.wait(30)
+    assert source.told == [("began", "LOSS", 0), ("ended", "LOSS", 30)]
+    source.wait(49)
+    assert len(source.told) == 2
+    source.wait(50)
+    assert source.told[2] == ("began", "LOSS", 30)
 
 
 def test_thresholds_may_change() -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 
 import structlog
 
+from soundhash_engine.index import Snapshot
 from soundhash_engine.warm import warm
 from soundhash_server.lean import give_back_memory
 from soundhash_server.services.index import IndexService
@@ -21,6 +22,8 @@ from soundhash_server.store.changes import Changes
 from soundhash_server.store.listener import Listener
 from soundhash_server.store.pool import Pool
 from soundhash_server.tasks import end
+
+_FOLLOW_S = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +35,7 @@ class MatchIndex:
     def __init__(self, settings: Settings, pool: Pool, listener: Listener) -> None:
         self._settings = settings
         self._pool = pool
+        self._changes = Changes(pool)
         self._listener = listener
         self._users = 0
         self._index: IndexService | None = None
@@ -54,6 +58,20 @@ class MatchIndex:
         finally:
             self._users -= 1
             await asyncio.shield(self._stop_unless_used())
+
+    def snapshot(self) -> Snapshot:
+        """The index as it is now, for those who `use` it."""
+        if self._index is None:
+            raise RuntimeError("the match index is not in use")
+        return self._index.snapshot()
+
+    async def current(self) -> Snapshot:
+        """As `snapshot`, with everything that is in the database when this is called."""
+        wanted = await self._changes.current_revision()
+        while True:
+            if self._index is None or self._index.applied_revision >= wanted:
+                return self.snapshot()
+            await asyncio.sleep(_FOLLOW_S)
 
     async def _start(self) -> IndexService:
         if self._index is None:

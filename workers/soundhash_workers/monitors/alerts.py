@@ -50,7 +50,7 @@ class Alerts:
     ) -> None:
         self.silence_after_s = silence_after_s
         self.loss_after_s = loss_after_s
-        self._audio_to = since
+        self._arrived = self._heard_to = since
         # Whether it was told.
         self._lost = AlertKind.LOSS in ongoing
         self._quiet = AlertKind.SILENCE in ongoing
@@ -60,19 +60,20 @@ class Alerts:
         self._sound_from: datetime | None = None
         self._events: list[AlertBegan | AlertEnded] = []
 
-    def heard(self, start: datetime, end: datetime, level_db: float) -> None:
+    def heard(self, start: datetime, end: datetime, level_db: float, now: datetime) -> None:
         """Audio arrived, at most a second of it at a time.
 
-        start, end: its air time; level_db: its power.
+        start, end: its air time; level_db: its power. now: when it arrived, which may be later:
+        servers send what they have buffered.
         """
         if self._lost:
             if self._returned is None:
-                self._returned, self._returned_s = start, 0.0
+                self._returned, self._returned_s = now, 0.0
             self._returned_s += (end - start).total_seconds()
             if self._returned_s >= RETURN_S:
                 self._events.append(AlertEnded(AlertKind.LOSS, self._returned))
                 self._lost = False
-        self._audio_to = max(self._audio_to, end)
+        self._arrived, self._heard_to = max(self._arrived, now), end
         if level_db < SILENT_DB:
             self._sound_from = None
             if self._quiet_from is None:
@@ -91,13 +92,13 @@ class Alerts:
 
     def advance(self, now: datetime, reason: str = "") -> None:
         """Time passes. reason: why no audio comes, where that is known."""
-        if not self._lost and self._over(self._audio_to, now, self.loss_after_s):
+        if not self._lost and self._over(self._arrived, now, self.loss_after_s):
             if self._quiet:
                 # Nothing is heard any more, not even silence.
-                self._events.append(AlertEnded(AlertKind.SILENCE, self._audio_to))
+                self._events.append(AlertEnded(AlertKind.SILENCE, self._heard_to))
             self._lost, self._returned = True, None
             self._quiet, self._quiet_from, self._sound_from = False, None, None
-            self._events.append(AlertBegan(AlertKind.LOSS, self._audio_to, reason))
+            self._events.append(AlertBegan(AlertKind.LOSS, self._arrived, reason))
 
     def interrupted(self) -> None:
         """The connection broke."""
