@@ -144,7 +144,7 @@ def run(
 
 def test_the_base_install_is_the_client_alone(requirements: list[Requirement]) -> None:
     assert {one.name for one in needed(requirements)} == BASE
-    for extra in ("engine", "draw", "server", "workers", "bots"):
+    for extra in ("engine", "draw", "mic", "server", "workers", "bots"):
         assert len(needed(requirements, extra)) > len(BASE), extra
 
 

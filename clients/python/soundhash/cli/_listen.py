@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import os
+import _thread
+import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import closing, contextmanager
+from types import FrameType
+from typing import Annotated
 
 import typer
 
 from soundhash.cli import _output as output
+from soundhash.cli._audio_in import AudioIn, Reading
 from soundhash.cli._connection import (
     AddressOption,
     ConfidenceOption,
@@ -20,22 +22,41 @@ from soundhash.cli._connection import (
     TopOption,
     connect,
 )
-from soundhash.cli._pace import FAST_CHUNK_BYTES, HeardPace, at_rate, read_chunks, wav_bytes_per_s
+from soundhash.cli._listening import JsonLines, Lines, Printer
 
-if TYPE_CHECKING:
-    from soundhash import PcmFormat, StreamEvent
-
-_HEAD_BYTES = 4096
+_LAST_WORDS_S = 5.0
+"""After Ctrl-C the server has so long to say what the audio until then was."""
 
 
 def listen(
     context: typer.Context,
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="FILE|-", help="A media file; - is standard input.", show_default=False
         ),
-    ],
+    ] = None,
+    mic: Annotated[bool, typer.Option("--mic", help="Listen to the microphone.")] = False,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="N|NAME",
+            help="Which microphone: a number or a part of a name of --list-devices.",
+            show_default=False,
+        ),
+    ] = "",
+    list_devices: Annotated[
+        bool, typer.Option("--list-devices", help="List the microphones, and end.")
+    ] = False,
+    timeline: Annotated[
+        bool,
+        typer.Option(
+            "--timeline",
+            help="Print all that was played, in order, with the gaps; a file is read as fast "
+            "as it goes.",
+        ),
+    ] = False,
     fast: Annotated[
         bool, typer.Option("--fast", help="As fast as it goes, not as it plays.")
     ] = False,
@@ -44,6 +65,18 @@ def listen(
         typer.Option(
             metavar="FORMAT:RATE:CHANNELS",
             help="Raw audio, for example s16le:44100:2 (also s32le, f32le, u8).",
+            show_default=False,
+        ),
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            "--window",
+            metavar="SECONDS",
+            min=3.0,
+            max=12.0,
+            help="How much of the latest audio is looked at together, 3 to 12; 10 by default. "
+            "Less follows quick changes, more hears through noise.",
             show_default=False,
         ),
     ] = None,
@@ -57,176 +90,134 @@ def listen(
 ) -> None:
     """Stream audio as it plays, and print what it is.
 
-    Provisional answers may change, final ones do not. Finding nothing is a normal answer.
+    Provisional answers may change, final ones do not. Finding nothing is a normal answer. Ctrl-C
+    ends the audio; what it was until then is still told.
     """
+    if list_devices:
+        _print_devices(as_json)
+        return
+    audio = _audio(source, mic, device, pcm, fast=fast, timeline=timeline)
+    printer = _printer(audio, as_json=as_json, timeline=timeline)
+    with connect(context, address) as client, _until_control_c(audio, printer) as ended:
+        events = client.stream(
+            audio.chunks(),
+            pcm=audio.pcm,
+            top=top,
+            min_confidence=min_confidence,
+            stop_after_first=stop_after_first,
+            window_s=window,
+        )
+        with closing(events), printer:
+            try:
+                for event in events:
+                    audio.heard(event.heard_s)
+                    printer.show(event)
+            except Exception:
+                audio.check()
+                # A stream that was cut at its begin has nothing to tell, and that is no failure.
+                if not ended.is_set():
+                    raise
+            finally:
+                audio.stop()
+                printer.end()
+        audio.check()
+    if ended.is_set():
+        raise typer.Exit(130)
+
+
+def _audio(
+    source: str | None, mic: bool, device: str, pcm: str | None, *, fast: bool, timeline: bool
+) -> AudioIn:
+    """What to listen to; wrong usage where that is not clear."""
     from soundhash import PcmFormat  # noqa: PLC0415 - loads gRPC
 
+    if mic == (source is not None):
+        raise typer.BadParameter("name a file, or - for standard input, or use --mic")
+    if mic:
+        if fast or pcm is not None:
+            wrong = "--fast" if fast else "--pcm"
+            raise typer.BadParameter("does not go with --mic", param_hint=wrong)
+        from soundhash.cli._microphone import Microphone  # noqa: PLC0415 - an extra
+
+        return Microphone(device)
+    assert source is not None  # noqa: S101 - for the type checker
+    if device:
+        raise typer.BadParameter("goes with --mic", param_hint="--device")
+    if source.startswith(("http://", "https://")):
+        raise typer.BadParameter(
+            "URLs are listened to by the server: `soundhash monitors add URL`; or decode it "
+            "here: ffmpeg -i URL -f s16le -ar 16000 -ac 1 - | soundhash listen - --pcm "
+            "s16le:16000:1"
+        )
+    if source == "-" and sys.stdin is not None and sys.stdin.isatty():
+        raise typer.BadParameter("standard input is a terminal: pipe audio into it, or use --mic")
     try:
         pcm_format = None if pcm is None else PcmFormat.parse(pcm)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--pcm") from None
-    fd = 0 if source == "-" else os.open(source, os.O_RDONLY)
-    feed = _Feed(fd, pcm_format, fast)
+    return Reading(source, pcm_format, fast=fast, hurry=timeline)
+
+
+def _printer(audio: AudioIn, *, as_json: bool, timeline: bool) -> Printer:
+    if as_json:
+        return JsonLines(timeline=timeline)
+    if output.console().is_interactive:
+        from soundhash.cli._live_view import LiveView  # noqa: PLC0415 - not for `--help`
+
+        return LiveView(audio, timeline=timeline)
+    return Lines(timeline=timeline)
+
+
+@contextmanager
+def _until_control_c(audio: AudioIn, printer: Printer) -> Iterator[threading.Event]:
+    """Ctrl-C ends the audio, and the stream with it; a second one, or the first one while the
+    server is away, ends the program. The event is set from the first one on."""
+    ended = threading.Event()
+    timer = threading.Timer(_LAST_WORDS_S, _thread.interrupt_main)
+    timer.daemon = True
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        if ended.is_set() or printer.broken:
+            raise KeyboardInterrupt
+        ended.set()
+        audio.stop()
+        timer.start()
+
     try:
-        with (
-            connect(context, address) as client,
-            closing(
-                client.stream(
-                    feed.chunks(),
-                    pcm=pcm_format,
-                    top=top,
-                    min_confidence=min_confidence,
-                    stop_after_first=stop_after_first,
-                )
-            ) as events,
-            _Screen(as_json) as screen,
-        ):
-            for event in events:
-                feed.heard(event)
-                screen.show(event)
+        before = signal.signal(signal.SIGINT, end)
+    except ValueError:  # not in the main thread: somebody else's program
+        yield ended
+        return
+    try:
+        yield ended
     finally:
-        feed.stop()
+        timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
-class _Feed:
-    """The audio on its way to the server, at its pace."""
+def _print_devices(as_json: bool) -> None:
+    from soundhash.cli._microphone import devices  # noqa: PLC0415 - an extra
 
-    def __init__(self, fd: int, pcm: PcmFormat | None, fast: bool) -> None:
-        self._fd = fd
-        self._pcm = pcm
-        self._fast = fast
-        self._pace = HeardPace()
-        self._stop = threading.Event()
-
-    def chunks(self) -> Iterator[bytes]:
-        """All audio, in the server client's thread."""
-        if self._fast:
-            return read_chunks(self._fd, lambda: FAST_CHUNK_BYTES)
-        if self._pcm is not None:
-            return self._at_rate(self._pcm.bytes_per_s, b"")
-        head = os.read(self._fd, _HEAD_BYTES)
-        rate = wav_bytes_per_s(head)
-        if rate is not None:
-            return self._at_rate(rate, head)
-        rest = read_chunks(self._fd, lambda: self._pace.chunk_bytes)
-        return self._pace.pace(_after(head, rest))
-
-    def _at_rate(self, bytes_per_s: int, head: bytes) -> Iterator[bytes]:
-        # A tenth of a second at a time is what a sound card gives.
-        rest = read_chunks(self._fd, lambda: max(1, bytes_per_s // 10))
-        return at_rate(_after(head, rest), bytes_per_s, self._stop)
-
-    def heard(self, event: StreamEvent) -> None:
-        """The server has told how much it has heard."""
-        self._pace.heard(event.heard_s)
-
-    def stop(self) -> None:
-        """Ends the sending."""
-        self._stop.set()
-        self._pace.stop()
-
-
-def _after(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    return itertools.chain([head] if head else [], rest)
-
-
-class _Screen:
-    """Answers as lines; on a terminal what is heard stands in a last line that changes."""
-
-    def __init__(self, as_json: bool) -> None:
-        self._json = as_json
-        self._out = output.console()
-        self._status: Any = None
-        self._answer: tuple[str, int] | None = None
-
-    def __enter__(self) -> _Screen:
-        if not self._json and self._out.is_terminal:
-            self._status = self._out.status("listening", spinner="dots")
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()
-
-    def show(self, event: StreamEvent) -> None:
-        """One event."""
-        from soundhash import FinalMatch, Heard, ProvisionalMatch  # noqa: PLC0415 - loads gRPC
-
-        if self._json:
-            output.print_json(_event_json(event))
-            return
-        if isinstance(event, Heard):
-            self._now(f"{output.clock(event.heard_s)}  [dim]{_meter(event.level_db)}[/]")
-        elif isinstance(event, ProvisionalMatch):
-            found = event.match
-            text = (
-                f"{output.clock(event.heard_s)}  [yellow]perhaps[/] "
-                f"{output.linked(found.title, found.source_url)} "
-                f"at {output.clock(found.video_end_s)} "
-                f"[dim]confidence {found.confidence:.0%}, stability {event.stability:.0%}[/]"
+    found = devices()
+    if as_json:
+        for one in found:
+            output.print_json(one)
+        return
+    if not found:
+        output.console(stderr=True).print("no microphones")
+        return
+    output.print_table(
+        ("device", "name", "system", "channels", "rate", ""),
+        [
+            (
+                str(one.number),
+                output.escape(one.name),
+                output.escape(one.system),
+                str(one.channels),
+                f"{one.rate_hz} Hz",
+                "default" if one.default else "",
             )
-            if self._status is not None:
-                self._now(text)
-                return
-            # Without a line that changes, only what is new is told.
-            answer = (found.video_id, round(found.video_start_s - found.clip_start_s))
-            if answer != self._answer:
-                self._answer = answer
-                self._out.print(text, soft_wrap=True)
-        elif isinstance(event, FinalMatch):
-            found = event.match
-            self._answer = None
-            link = f"  {output.escape(found.source_url)}" if found.source_url else ""
-            self._out.print(
-                f"{output.span(found.clip_start_s, found.clip_end_s)}  [green]match[/]   "
-                f"{output.linked(found.title, found.source_url)} "
-                f"at {output.span(found.video_start_s, found.video_end_s)} "
-                f"[dim]speed {found.speed:.3f}, confidence {found.confidence:.1%}[/]{link}",
-                soft_wrap=True,
-            )
-        else:
-            if event.match_count == 0:
-                nothing = output.no_match(event.missing)
-                self._out.print(f"[yellow]{nothing}[/] in {output.length(event.heard_s)}")
-            output.print_missing(event.missing)
-        if self._status is None:
-            sys.stdout.flush()
-
-    def _now(self, markup: str) -> None:
-        if self._status is not None:
-            self._status.update(markup)
-
-
-def _meter(level_db: float) -> str:
-    """A level from -60 to 0 dB as a bar."""
-    filled = round(max(0.0, min(1.0, 1 + level_db / 60)) * 12)
-    return f"{'▮' * filled}{'▯' * (12 - filled)} {level_db:.0f} dB"
-
-
-def _event_json(event: StreamEvent) -> dict[str, Any]:
-    """The line that `listen --json` prints."""
-    from soundhash import FinalMatch, Heard, ProvisionalMatch  # noqa: PLC0415 - loads gRPC
-
-    if isinstance(event, Heard):
-        return {"event": "heard", "heard_s": event.heard_s, "level_db": event.level_db}
-    if isinstance(event, ProvisionalMatch):
-        return {
-            "event": "provisional",
-            "heard_s": event.heard_s,
-            "stability": event.stability,
-            "match": output.match_json(event.match),
-        }
-    if isinstance(event, FinalMatch):
-        return {
-            "event": "final",
-            "heard_s": event.heard_s,
-            "match": output.match_json(event.match),
-        }
-    return {
-        "event": "summary",
-        "heard_s": event.heard_s,
-        "query_id": event.query_id,
-        "match_count": event.match_count,
-        "missing": output.to_json(event.missing),
-    }
+            for one in found
+        ],
+        right=("device", "channels", "rate"),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import struct
 import threading
 import time
@@ -14,13 +15,29 @@ _LARGEST_CHUNK_BYTES = 256 * 1024
 _AHEAD_S = 1.0
 _TICK_S = 0.02
 _UNHEARD_CHUNKS = 12
+_STOP_POLL_S = 0.1
 
 
-def read_chunks(fd: int, n_bytes: Callable[[], int]) -> Iterator[bytes]:
-    """What a file descriptor gives, without Python's buffer: that one is locked while a thread
-    waits in it, which would keep the program from ending."""
-    while chunk := os.read(fd, n_bytes()):
+def read_chunks(
+    fd: int, n_bytes: Callable[[], int], stop: threading.Event | None = None
+) -> Iterator[bytes]:
+    """What a file descriptor gives, until it ends or `stop` is set.
+
+    Without Python's buffer: that one is locked while a thread waits in it, which would keep the
+    program from ending.
+    """
+    while _readable(fd, stop) and (chunk := os.read(fd, n_bytes())):
         yield chunk
+
+
+def _readable(fd: int, stop: threading.Event | None) -> bool:
+    """Waits until there is something to read; False when `stop` is set before."""
+    if stop is None or os.name == "nt":  # Windows can wait for sockets only
+        return stop is None or not stop.is_set()
+    while not stop.is_set():
+        if select.select([fd], [], [], _STOP_POLL_S)[0]:
+            return True
+    return False
 
 
 def at_rate(chunks: Iterator[bytes], bytes_per_s: float, stop: threading.Event) -> Iterator[bytes]:
