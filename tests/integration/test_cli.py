@@ -41,6 +41,7 @@ MATCH_KEYS = [
     "speed",
     "pitch",
     "confidence",
+    "on_air",
 ]
 
 

@@ -213,11 +213,16 @@ class AsyncAnswers(AsyncConnection):
         *,
         channel: str = "",
         external_id: str = "",
+        monitor_id: str = "",
         limit: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncIterator[t.Video]:
-        """Yields videos, newest first: of one channel, or the one with this external id."""
-        return self._transport.pages(calls.list_videos(channel, external_id, limit), timeout_s)
+        """Yields videos, newest first: of one channel, or the one with this external id.
+
+        With monitor_id what this monitor has heard, which all other lists leave out.
+        """
+        call = calls.list_videos(channel, external_id, monitor_id, limit)
+        return self._transport.pages(call, timeout_s)
 
     def search_videos(
         self, query: str, *, limit: int | None = None, timeout_s: float | None = None
@@ -248,6 +253,40 @@ class AsyncAnswers(AsyncConnection):
     async def delete_video(self, video_id: str, *, timeout_s: float | None = None) -> None:
         """Removes a video; it is gone from answers when this returns."""
         await self._transport.unary(calls.delete_video(video_id), timeout_s)
+
+    async def find_duplicates(
+        self,
+        video_ids: Iterable[str] = (),
+        *,
+        min_shared_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> t.Job:
+        """Starts to compare all videos with one another, or these with all, and returns the job.
+
+        The same question gives the same job while that is not finished. min_shared_s: shortest
+        passage that is told, 3 to 600 (None: 10). `watch_job` follows it, `duplicates` has what
+        it finds.
+        """
+        call = calls.find_duplicates(video_ids, min_shared_s)
+        return await self._transport.unary(call, timeout_s)
+
+    def duplicates(
+        self,
+        job_id: str = "",
+        *,
+        video_id: str = "",
+        kinds: Iterable[t.DuplicateKind | str] = (),
+        limit: int | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[t.DuplicatePair]:
+        """Yields videos that are alike, the longest shared passages first.
+
+        job_id: of the comparison that has found them; empty for the latest, also while it is at
+        work. video_id: only pairs with this one. kinds: only these, as members or by name;
+        ValueError for others.
+        """
+        call = calls.list_duplicates(job_id, video_id, kinds, limit)
+        return self._transport.pages(call, timeout_s)
 
     # ---- the server ----
 

@@ -438,8 +438,12 @@ def get_video(video_id: str) -> Call[t.Video]:
     return Call("catalog", "GetVideo", request, convert.video, idempotent=True)
 
 
-def list_videos(channel: str, external_id: str, limit: int | None) -> Listing[t.Video]:
-    request = catalog_pb2.ListVideosRequest(channel=channel, external_id=external_id)
+def list_videos(
+    channel: str, external_id: str, monitor_id: str, limit: int | None
+) -> Listing[t.Video]:
+    request = catalog_pb2.ListVideosRequest(
+        channel=channel, external_id=external_id, monitor_id=monitor_id
+    )
     return Listing("catalog", "ListVideos", request, "videos", convert.video, limit)
 
 
@@ -460,6 +464,25 @@ def update_video(video_id: str, **fields: str | None) -> Call[t.Video]:
 def delete_video(video_id: str) -> Call[None]:
     request = catalog_pb2.DeleteVideoRequest(id=video_id)
     return Call("catalog", "DeleteVideo", request, lambda _: None)
+
+
+def find_duplicates(video_ids: Iterable[str], min_shared_s: float | None) -> Call[t.Job]:
+    request = catalog_pb2.FindDuplicatesRequest(
+        video_ids=video_ids,
+        min_shared=None if min_shared_s is None else convert.to_duration(min_shared_s),
+    )
+    return Call("catalog", "FindDuplicates", request, convert.job, idempotent=True)
+
+
+def list_duplicates(
+    job_id: str, video_id: str, kinds: Iterable[str], limit: int | None
+) -> Listing[t.DuplicatePair]:
+    request = catalog_pb2.ListDuplicatesRequest(
+        job_id=job_id,
+        video_id=video_id,
+        kinds=[convert.duplicate_kind_number(kind) for kind in kinds],
+    )
+    return Listing("catalog", "ListDuplicates", request, "pairs", convert.duplicate_pair, limit)
 
 
 def stats() -> Call[t.Stats]:

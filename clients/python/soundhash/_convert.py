@@ -54,6 +54,7 @@ def _members(kind: type[_EnumT], numbers: list[tuple[str, int]], prefix: str) ->
 _KINDS = _members(t.JobKind, list(ingest_pb2.JobKind.items()), "JOB_KIND_")
 _STATES = _members(t.JobState, list(ingest_pb2.JobState.items()), "JOB_STATE_")
 _STEPS = _members(t.JobStep, list(ingest_pb2.JobStep.items()), "JOB_STEP_")
+_DUPLICATES = _members(t.DuplicateKind, list(catalog_pb2.DuplicateKind.items()), "DUPLICATE_KIND_")
 _WARNINGS = _members(t.StreamWarning, list(match_pb2.StreamWarning.items()), "STREAM_WARNING_")
 
 
@@ -79,6 +80,43 @@ def state_number(state: str) -> ingest_pb2.JobState.ValueType:
     return ingest_pb2.JobState.Value(f"JOB_STATE_{name}")
 
 
+def duplicate_kind_number(kind: str) -> catalog_pb2.DuplicateKind.ValueType:
+    """The API's number of a way to be alike, given as a member or by its name in any case.
+
+    Raises ValueError for what is none that one can ask for.
+    """
+    name = kind.upper()
+    if name not in _DUPLICATES.values():
+        raise ValueError(f"{str(kind)!r} is not one of {', '.join(_DUPLICATES.values())}")
+    return catalog_pb2.DuplicateKind.Value(f"DUPLICATE_KIND_{name}")
+
+
+def duplicate_pair(m: catalog_pb2.DuplicatePair) -> t.DuplicatePair:
+    return t.DuplicatePair(
+        kind=_DUPLICATES.get(m.kind, t.DuplicateKind.UNKNOWN),
+        first=video(m.first),
+        second=video(m.second),
+        ranges=tuple(
+            t.SharedRange(
+                first_start_s=seconds(one.first_start),
+                first_end_s=seconds(one.first_end),
+                second_start_s=seconds(one.second_start),
+                second_end_s=seconds(one.second_end),
+                speed=one.speed,
+                pitch=one.pitch,
+                confidence=one.confidence,
+            )
+            for one in m.ranges
+        ),
+        first_share=m.first_share,
+        second_share=m.second_share,
+    )
+
+
+def _duplicates_result(m: ingest_pb2.DuplicatesResult) -> t.DuplicatesResult:
+    return t.DuplicatesResult(m.videos, seconds(m.duration), m.full, m.contains, m.partial)
+
+
 def video(m: catalog_pb2.Video) -> t.Video:
     return t.Video(
         id=m.id,
@@ -98,6 +136,8 @@ def video(m: catalog_pb2.Video) -> t.Video:
         description=m.description,
         publish_time=_time(m, "publish_time"),
         thumbnail_url=m.thumbnail_url,
+        monitor_id=m.monitor_id,
+        air_time=_time(m, "air_time"),
     )
 
 
@@ -201,6 +241,14 @@ def job(m: ingest_pb2.Job) -> t.Job:
         if m.HasField("folder")
         else None,
         batch_result=_batch_result(m.batch_result) if m.HasField("batch_result") else None,
+        duplicates=t.DuplicatesParameters(
+            tuple(m.duplicates.video_ids), seconds(m.duplicates.min_shared)
+        )
+        if m.HasField("duplicates")
+        else None,
+        duplicates_result=_duplicates_result(m.duplicates_result)
+        if m.HasField("duplicates_result")
+        else None,
         parent_id=m.parent_id,
         source_host=m.source_host,
     )
@@ -278,6 +326,16 @@ def match(m: match_pb2.Match) -> t.Match:
         parts=score_parts(m.parts),
         also_at_s=tuple(seconds(place) for place in m.also_at),
         create_time=_time(m, "create_time"),
+        on_air=_on_air(m.on_air) if m.HasField("on_air") else None,
+    )
+
+
+def _on_air(m: match_pb2.OnAir) -> t.OnAir:
+    return t.OnAir(
+        monitor_id=m.monitor_id,
+        monitor_name=m.monitor_name,
+        start_time=m.start_time.ToDatetime(tzinfo=UTC),
+        end_time=m.end_time.ToDatetime(tzinfo=UTC),
     )
 
 

@@ -11,6 +11,13 @@ from soundhash._types._catalogue import (
     SharedPassage,
     Video,
 )
+from soundhash._types._duplicates import (
+    DuplicateKind,
+    DuplicatePair,
+    DuplicatesParameters,
+    DuplicatesResult,
+    SharedRange,
+)
 from soundhash._types._jobs import (
     BatchItem,
     BatchProgress,
@@ -36,6 +43,7 @@ from soundhash._types._matches import (
     Match,
     MatchResult,
     MissingPart,
+    OnAir,
     PcmEncoding,
     PcmFormat,
     ScoreParts,
@@ -90,6 +98,10 @@ __all__ = [
     "Clip",
     "Comparison",
     "Detection",
+    "DuplicateKind",
+    "DuplicatePair",
+    "DuplicatesParameters",
+    "DuplicatesResult",
     "FailureGroup",
     "FailureSummary",
     "FetchOptions",
@@ -118,6 +130,7 @@ __all__ = [
     "MonitorEvent",
     "MonitorState",
     "MonitorStats",
+    "OnAir",
     "PausedHost",
     "PcmEncoding",
     "PcmFormat",
@@ -128,6 +141,7 @@ __all__ = [
     "ScoreParts",
     "Segment",
     "SharedPassage",
+    "SharedRange",
     "Stats",
     "StreamEvent",
     "StreamInterrupted",

@@ -17,7 +17,8 @@ class Video:
     landmark_count: size of its fingerprint. params_digest: the parameters it was made with.
     create_time, update_time: when it was added and last changed. service, media_id: where it was
     fetched from and its id there (yt-dlp's names, the service in lower case). description,
-    publish_time, thumbnail_url: as the source gives them.
+    publish_time, thumbnail_url: as the source gives them. monitor_id, air_time: which monitor
+    heard it, and when its first second was on the air (empty and None for all other videos).
     """
 
     id: str
@@ -37,6 +38,8 @@ class Video:
     description: str = ""
     publish_time: datetime | None = None
     thumbnail_url: str = ""
+    monitor_id: str = ""
+    air_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,19 @@ class ScoreParts:
 
 
 @dataclass(frozen=True, slots=True)
+class OnAir:
+    """Where and when something was on the air, as a monitor heard it.
+
+    monitor_id, monitor_name: the monitor's. start_time, end_time: of the matching part.
+    """
+
+    monitor_id: str
+    monitor_name: str
+    start_time: datetime
+    end_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """A part of a clip is a part of a video.
 
@@ -81,7 +94,8 @@ class Match:
     where it lies in the video. speed: 1.05 plays 5 % faster than the video. pitch: frequency
     ratio against the video. confidence: calibrated probability that it is right. also_at_s:
     other places in the video that sound the same. source_url: deep-linked to video_start_s
-    where the site allows it.
+    where the site allows it. on_air: set when the video is what a monitor has heard; the passage
+    may go on beyond that video's end then.
     """
 
     id: str
@@ -100,6 +114,7 @@ class Match:
     parts: ScoreParts
     also_at_s: tuple[float, ...]
     create_time: datetime | None
+    on_air: OnAir | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,15 @@ def videos(
     ] = "",
     channel: Annotated[str, typer.Option(help="Only of this channel (exact name).")] = "",
     external_id: Annotated[str, typer.Option(help="Only the one with this external id.")] = "",
+    monitor: Annotated[
+        str, typer.Option(metavar="ID", help="What this monitor has heard, and when.")
+    ] = "",
     limit: LimitOption = 50,
     as_json: JsonOption = False,
     address: AddressOption = None,
 ) -> None:
     """List or search what is indexed, newest or best first."""
-    if query and (channel or external_id or ids):
+    if query and (channel or external_id or monitor or ids):
         raise typer.BadParameter("--query does not go together with other choices")
     with connect(context, address) as client:
         if ids:
@@ -33,18 +36,22 @@ def videos(
         elif query:
             found = client.search_videos(query, limit=limit)
         else:
-            found = client.videos(channel=channel, external_id=external_id, limit=limit)
+            found = client.videos(
+                channel=channel, external_id=external_id, monitor_id=monitor, limit=limit
+            )
         if as_json:
             for video in found:
                 output.print_json(video)
             return
         shown = list(found)
         fetched = any(video.service for video in shown)
+        heard = any(video.monitor_id for video in shown)
         rows = [
             [
                 output.linked(video.title, video.source_url),
                 output.escape(video.channel),
                 *([output.escape(video.service)] if fetched else []),
+                *([output.moment(video.air_time)] if heard else []),
                 output.clock(video.duration_s),
                 output.moment(video.create_time),
                 output.escape(video.external_id),
@@ -52,13 +59,15 @@ def videos(
             ]
             for video in shown
         ]
-        more = None if query or ids or len(rows) < limit else client.stats().video_count
+        some = query or ids or monitor or len(rows) < limit
+        more = None if some else client.stats().video_count
     if not rows:
         output.console(stderr=True).print("no videos")
         return
     source = ["source"] if fetched else []
-    columns = ["title", "channel", *source, "length", "added", "external id", "id"]
-    output.print_table(columns, rows, right=("length",), whole=("added", "id"))
+    air = ["on the air"] if heard else []
+    columns = ["title", "channel", *source, *air, "length", "added", "external id", "id"]
+    output.print_table(columns, rows, right=("length",), whole=("on the air", "added", "id"))
     if more is not None and more > len(rows):
         output.console(stderr=True).print(
             f"[dim]the newest {len(rows)} of {more:,}; see --limit[/]"

@@ -246,8 +246,8 @@ _WHOLE = ("when", "at", "part of the clip", "id")
 
 def _cells(found: Match) -> list[str]:
     return [
-        output.linked(found.title, found.source_url),
-        output.span(found.video_start_s, found.video_end_s),
+        output.named(found),
+        output.place(found),
         output.span(found.clip_start_s, found.clip_end_s),
         f"{found.speed:.3f}",
         f"{found.pitch:.3f}",

@@ -24,7 +24,9 @@ __all__ = [
     "linked",
     "match_json",
     "moment",
+    "named",
     "no_match",
+    "place",
     "print_error",
     "print_json",
     "print_missing",
@@ -195,7 +197,25 @@ def match_json(found: Match) -> dict[str, Any]:
         "speed": found.speed,
         "pitch": found.pitch,
         "confidence": found.confidence,
+        "on_air": to_json(found.on_air),
     }
+
+
+def named(found: Match) -> str:
+    """What a match is with: a video's title that links to it, or the station that it was on;
+    markup."""
+    if found.on_air is None:
+        return linked(found.title, found.source_url)
+    return f"on {escape(found.on_air.monitor_name)}"
+
+
+def place(found: Match) -> str:
+    """Where in the video, or when it was on the air, in the local zone."""
+    if found.on_air is None:
+        return span(found.video_start_s, found.video_end_s)
+    start, end = found.on_air.start_time.astimezone(), found.on_air.end_time.astimezone()
+    year = "" if start.year == datetime.now(start.tzinfo).year else f" {start.year}"
+    return f"{start.day} {start:%b}{year} {start:%H:%M:%S} – {end:%H:%M:%S}"
 
 
 def linked(title: str, url: str) -> str:
