@@ -53,6 +53,7 @@ from soundhash_server.services.channels import ChannelAdmin
 from soundhash_server.services.clip_keeping import ClipKeeper
 from soundhash_server.services.clips import TwitchClips
 from soundhash_server.services.cpu import CpuPool
+from soundhash_server.services.duplicates import DuplicateSearches
 from soundhash_server.services.explaining import Explaining
 from soundhash_server.services.failures import Failures
 from soundhash_server.services.fingerprints import Fingerprinting
@@ -78,6 +79,7 @@ from soundhash_server.store.channels import Channels
 from soundhash_server.store.clip_parts import ClipParts
 from soundhash_server.store.clips import Clips
 from soundhash_server.store.detections import Detections
+from soundhash_server.store.duplicates import Duplicates
 from soundhash_server.store.failed_jobs import FailedJobs
 from soundhash_server.store.fingerprints import Fingerprints
 from soundhash_server.store.folders import FolderFiles
@@ -333,7 +335,13 @@ class Server:
             self._server,
         )
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(
-            CatalogServicer(Catalog(videos, both)), self._server
+            CatalogServicer(
+                Catalog(videos, both),
+                DuplicateSearches(
+                    jobs, Duplicates(pool), queue, max_attempts=settings.job_max_attempts
+                ),
+            ),
+            self._server,
         )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminServicer(Admin(pool, index, spread)), self._server

@@ -94,6 +94,7 @@ class JobKind(enum.Enum):
     INGEST = "INGEST"
     CHANNEL = "CHANNEL"
     FOLDER = "FOLDER"
+    DUPLICATES = "DUPLICATES"
 
 
 class JobState(enum.Enum):
@@ -118,6 +119,7 @@ class JobStep(enum.Enum):
     DONE = "DONE"
     LIST = "LIST"
     KEEP = "KEEP"
+    COMPARE = "COMPARE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,16 @@ class FolderParameters:
     watch: bool = False
 
 
-JobParameters = IngestParameters | ChannelParameters | FolderParameters
+@dataclass(frozen=True, slots=True)
+class DuplicatesParameters:
+    """What a DUPLICATES job was asked to do; see soundhash.v1.DuplicatesParameters."""
+
+    video_ids: tuple[UUID, ...] = ()
+    """Empty: all videos."""
+    min_shared_s: float = 10.0
+
+
+JobParameters = IngestParameters | ChannelParameters | FolderParameters | DuplicatesParameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +284,18 @@ class BatchResult:
     unreadable_items: tuple[str, ...] = ()
 
 
-JobResult = IngestResult | BatchResult
+@dataclass(frozen=True, slots=True)
+class DuplicatesResult:
+    """What a DUPLICATES job has found; see soundhash.v1.DuplicatesResult."""
+
+    videos: int
+    audio_s: float
+    full: int = 0
+    contains: int = 0
+    partial: int = 0
+
+
+JobResult = IngestResult | BatchResult | DuplicatesResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -628,3 +650,58 @@ class MonitorChange:
 
     event: Detection | MonitorAlert
     update_time: datetime
+
+
+class DuplicateKind(enum.Enum):
+    """How two videos are alike; see soundhash.v1.DuplicateKind."""
+
+    FULL = "FULL"
+    CONTAINS = "CONTAINS"
+    PARTIAL = "PARTIAL"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRange:
+    """A passage that is in two videos; see soundhash.v1.SharedRange."""
+
+    first_start_s: float
+    first_end_s: float
+    second_start_s: float
+    second_end_s: float
+    speed: float
+    pitch: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPair:
+    """Two recordings that are alike, by their keys in the match index; the longer one first."""
+
+    kind: DuplicateKind
+    first_recording: int
+    second_recording: int
+    ranges: tuple[SharedRange, ...]
+    shared_s: float
+    first_share: float
+    second_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatePair:
+    """Two videos that are alike; see soundhash.v1.DuplicatePair."""
+
+    kind: DuplicateKind
+    first: Video
+    second: Video
+    ranges: tuple[SharedRange, ...]
+    first_share: float
+    second_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatesPage:
+    """A page of what a DUPLICATES job has found. complete: no more will come."""
+
+    job_id: UUID
+    complete: bool
+    pairs: Page[DuplicatePair]

@@ -29,14 +29,15 @@ from soundhash.v1 import (
 EXPORTS = """
 Aborted AlertKind AlignedLandmarks AlreadyExists AsyncClient BatchItem BatchProgress BatchResult
 Cancelled Channel ChannelParameters ChannelVideo Client Clip Comparison ContrastPatch CoverageBlock
-DataLoss DeadlineExceeded Detection Explanation FailedPrecondition FailureGroup FailureSummary
-FetchOptions FieldViolation FinalMatch Fingerprint FolderParameters Gap Health Heard IndexStatus
+DataLoss DeadlineExceeded Detection DuplicateKind DuplicatePair DuplicatesParameters
+DuplicatesResult Explanation FailedPrecondition FailureGroup FailureSummary FetchOptions
+FieldViolation FinalMatch Fingerprint FolderParameters Gap Health Heard IndexStatus
 IngestParameters IngestResult Internal InvalidArgument Job JobFailure JobKind JobProgress JobState
 JobStep KeptObject LandmarkPoints Match MatchResult MatchedPlace MissingPart Monitor MonitorAlert
-MonitorConfig MonitorEvent MonitorState MonitorStats NotFound OffsetHistogram OutOfRange Patches
-PausedHost PcmEncoding PcmFormat PermissionDenied PostingShard ProvisionalMatch Quota
-ResourceExhausted RetriedJobs ScoreParts ScoreTerm Segment SharedPassage SoundHashError Stats
-StreamEvent StreamInterrupted StreamOpened StreamSummary StreamWarning Timeline TimelineEntry
+MonitorConfig MonitorEvent MonitorState MonitorStats NotFound OffsetHistogram OnAir OutOfRange
+Patches PausedHost PcmEncoding PcmFormat PermissionDenied PostingShard ProvisionalMatch Quota
+ResourceExhausted RetriedJobs ScoreParts ScoreTerm Segment SharedPassage SharedRange SoundHashError
+Stats StreamEvent StreamInterrupted StreamOpened StreamSummary StreamWarning Timeline TimelineEntry
 TlsConfig Unauthenticated Unavailable Unimplemented UploadStatus UrlEnd UrlEvent UrlMatch
 UrlProgress Video __version__
 """
@@ -44,10 +45,10 @@ UrlProgress Video __version__
 METHODS = """
 cancel_job channel_videos channels clips close compact_index compare compute_fingerprint
 create_monitor delete_channel delete_clip delete_kept_objects delete_monitor delete_video detections
-explain failure_summary fingerprints get_channel get_clip get_fingerprint get_job get_match
-get_monitor get_upload get_video health index_status jobs kept_objects match match_url matches
-monitor_alerts monitors pause_monitor process_clips quota resume_monitor retry_job retry_jobs
-scan_folder search_videos stats stream stream_url submit_channel submit_clips submit_url
+duplicates explain failure_summary find_duplicates fingerprints get_channel get_clip get_fingerprint
+get_job get_match get_monitor get_upload get_video health index_status jobs kept_objects match
+match_url matches monitor_alerts monitors pause_monitor process_clips quota resume_monitor retry_job
+retry_jobs scan_folder search_videos stats stream stream_url submit_channel submit_clips submit_url
 update_channel update_monitor update_video upload videos wait_for_job watch_detections watch_job
 """
 
@@ -180,6 +181,8 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "SearchVideos": (("search_videos", "word"), {}),
     "UpdateVideo": (("update_video", ID), {"title": "new"}),
     "DeleteVideo": (("delete_video", ID), {}),
+    "FindDuplicates": (("find_duplicates", [ID]), {"min_shared_s": 5.0}),
+    "ListDuplicates": (("duplicates", ID), {"video_id": ID, "kinds": ["full"], "limit": 3}),
     "CreateMonitor": (("create_monitor", "http://radio.example/"), {"keep_air_s": 60.0}),
     "GetMonitor": (("get_monitor", ID), {}),
     "ListMonitors": (("monitors",), {}),
@@ -297,6 +300,7 @@ def test_every_field_of_every_answer_arrives() -> None:
         (monitors_pb2.MonitorAlert, soundhash.MonitorAlert, set()),
         (monitors_pb2.WatchDetectionsResponse, soundhash.MonitorEvent, set()),
         (match_pb2.Match, soundhash.Match, set()),
+        (match_pb2.OnAir, soundhash.OnAir, set()),
         (match_pb2.ScoreParts, soundhash.ScoreParts, set()),
         (match_pb2.MatchClipResponse, soundhash.MatchResult, set()),
         (match_pb2.ExplainMatchResponse, soundhash.Explanation, set()),

@@ -21,6 +21,7 @@ from soundhash_server.fetching.failures import REASONS, JobError, failure_of
 from soundhash_server.model import (
     BatchProgress,
     BatchResult,
+    DuplicatesResult,
     Failure,
     FolderParameters,
     IngestParameters,
@@ -50,18 +51,19 @@ _WATCH_AGAIN_S = 10.0
 _LISTED = "listed"
 
 T = TypeVar("T")
-Found = Prepared | Known | tuple[BatchProgress, BatchResult]
-"""What the work of a job comes to: a recording, or what was listed."""
+Listed = tuple[BatchProgress, BatchResult] | DuplicatesResult
+Found = Prepared | Known | Listed
+"""What the work of a job comes to: a recording, or what was listed, or what was compared."""
 
 log = structlog.get_logger(__name__)
 
 
 class Lister(Protocol):
-    """Does the work of CHANNEL or FOLDER jobs: submits jobs for what is new."""
+    """Does the work of jobs of other kinds: submits jobs for what is new, or compares videos."""
 
-    async def run(self, lease: Lease, report: Report) -> tuple[BatchProgress, BatchResult]:
-        """The job's own counts and its result, when everything is listed; leaves nothing open
-        when cancelled. Raises JobError, PlatformError, OSError, LeaseLost."""
+    async def run(self, lease: Lease, report: Report) -> Listed:
+        """The job's own counts and its result, when everything is listed or compared; leaves
+        nothing open when cancelled. Raises JobError, PlatformError, OSError, LeaseLost."""
         ...
 
 
@@ -183,6 +185,9 @@ class JobRunner:
             if isinstance(found, tuple):
                 await self._jobs.finish_listing(lease.token, *found)
                 return _LISTED
+            if isinstance(found, DuplicatesResult):
+                await self._jobs.complete_comparison(lease.token, found.videos, found.audio_s)
+                return "compared"
             report.on_store()
             await tell()
             if isinstance(found, Known):

@@ -13,15 +13,19 @@ from soundhash_engine import PARAMS
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.fetching.fetcher import Fetcher
 from soundhash_server.fetching.http import open_session
+from soundhash_server.fetching.live import LiveSources
 from soundhash_server.fetching.scratch import Scratch
 from soundhash_server.model import JobKind
 from soundhash_server.queue import JobQueue, open_redis
 from soundhash_server.settings import Settings
 from soundhash_server.storage import open_storage
+from soundhash_server.store.air import Air
 from soundhash_server.store.channel_videos import ChannelVideos
 from soundhash_server.store.channels import Channels
+from soundhash_server.store.duplicates import Duplicates
 from soundhash_server.store.folders import FolderFiles
 from soundhash_server.store.jobs import Jobs
+from soundhash_server.store.listener import Listener
 from soundhash_server.store.migrate import status
 from soundhash_server.store.objects import Objects
 from soundhash_server.store.pauses import Pauses, pause_rule
@@ -32,11 +36,15 @@ from soundhash_server.store.turns import Bounds, Slot
 from soundhash_server.store.videos import Videos
 from soundhash_server.tasks import end
 from soundhash_workers import forks
+from soundhash_workers.air_sweep import AirSweeper
 from soundhash_workers.channels import ChannelLister
 from soundhash_workers.disk import Disk
 from soundhash_workers.dispatcher import Dispatcher
+from soundhash_workers.duplicates import DuplicateFinder
 from soundhash_workers.folders import FolderScanner
 from soundhash_workers.keeping import Keeper, KeptSweeper
+from soundhash_workers.match_index import MatchIndex
+from soundhash_workers.monitors.host import MonitorHost, open_host
 from soundhash_workers.pipeline import Pipeline
 from soundhash_workers.runner import JobRunner, Lister
 from soundhash_workers.schedule import ChannelSchedule
@@ -79,11 +87,17 @@ async def serve(settings: Settings) -> None:
     """As `work`, until cancelled."""
     forks.prepare()
     await _wait_for_schema(settings.database_url)
-    async with _resources(settings) as (dispatcher, wakeups, sweeper):
+    async with _resources(settings) as (dispatcher, wakeups, sweeper, listener, monitors):
         log.info("worker is ready", concurrency=settings.effective_worker_concurrency)
         loops = [
             asyncio.create_task(loop)
-            for loop in (sweeper.run(), dispatcher.run(), wakeups.run_forever())
+            for loop in (
+                sweeper.run(),
+                dispatcher.run(),
+                wakeups.run_forever(),
+                listener.run(),
+                monitors.run(),
+            )
         ]
         try:
             await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
@@ -93,12 +107,16 @@ async def serve(settings: Settings) -> None:
                     loop.result()
         finally:
             await end(*loops)
-            await dispatcher.stop(settings.drain_s + _GIVE_BACK_S)
+            await asyncio.gather(
+                monitors.stop(_GIVE_BACK_S), dispatcher.stop(settings.drain_s + _GIVE_BACK_S)
+            )
             await wakeups.stop()
 
 
 @contextlib.asynccontextmanager
-async def _resources(settings: Settings) -> AsyncIterator[tuple[Dispatcher, WakeUps, Sweeper]]:
+async def _resources(
+    settings: Settings,
+) -> AsyncIterator[tuple[Dispatcher, WakeUps, Sweeper, Listener, MonitorHost]]:
     async with contextlib.AsyncExitStack() as stack:
         pool = await create_pool(
             settings.database_url, settings.database_pool_size, name="soundhash-worker"
@@ -126,11 +144,15 @@ async def _resources(settings: Settings) -> AsyncIterator[tuple[Dispatcher, Wake
         channels, listed = Channels(pool), ChannelVideos(pool)
         youtube = YouTubeApi(settings, QuotaUses(pool))
         stack.callback(youtube.close)
+        listener = Listener(settings.database_url, name="soundhash-worker-listener")
+        stack.push_async_callback(listener.close)
+        index = MatchIndex(settings, pool, listener)
         listers: dict[JobKind, Lister] = {
             JobKind.CHANNEL: ChannelLister(
                 settings, jobs, channels, listed, queue, youtube, fetcher
             ),
             JobKind.FOLDER: FolderScanner(settings, jobs, queue, FolderFiles(pool), videos),
+            JobKind.DUPLICATES: DuplicateFinder(index, Duplicates(pool), scratch),
         }
         runner = JobRunner(settings, jobs, pauses, pipeline, listers, queue, disk)
         dispatcher = Dispatcher(
@@ -153,10 +175,14 @@ async def _resources(settings: Settings) -> AsyncIterator[tuple[Dispatcher, Wake
             UploadSweeper(settings.uploads_dir, jobs, videos, PARAMS.digest),
             KeptSweeper(objects, storage),
             ChannelSchedule(settings, channels, jobs, queue),
+            AirSweeper(Air(pool)),
             sweep_s=settings.sweep_s,
             grace_s=settings.job_lease_s,
         )
-        yield dispatcher, wakeups, sweeper
+        sources = LiveSources(settings, session, fetcher)
+        host = open_host(settings, pool, listener, index, sources)
+        stack.callback(host.close)
+        yield dispatcher, wakeups, sweeper, listener, host
 
 
 async def _wait_for_schema(database_url: str) -> None:

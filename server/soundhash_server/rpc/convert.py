@@ -23,6 +23,8 @@ from soundhash_server.model import (
     BatchProgress,
     BatchResult,
     ChannelParameters,
+    DuplicatesParameters,
+    DuplicatesResult,
     Failure,
     FetchOptions,
     FolderParameters,
@@ -276,11 +278,28 @@ def job_message(job: Job) -> ingest_pb2.Job:
             message.channel.CopyFrom(_channel_parameters(job.parameters))
         case FolderParameters():
             message.folder.CopyFrom(_folder_parameters(job.parameters))
+        case DuplicatesParameters():
+            message.duplicates.CopyFrom(
+                ingest_pb2.DuplicatesParameters(
+                    video_ids=[str(video_id) for video_id in job.parameters.video_ids],
+                    min_shared=duration(job.parameters.min_shared_s),
+                )
+            )
     match job.result:
         case IngestResult():
             message.ingest_result.CopyFrom(_ingest_result(job.result))
         case BatchResult():
             message.batch_result.CopyFrom(_batch_result(job.result))
+        case DuplicatesResult():
+            message.duplicates_result.CopyFrom(
+                ingest_pb2.DuplicatesResult(
+                    videos=job.result.videos,
+                    duration=duration(job.result.audio_s),
+                    full=job.result.full,
+                    contains=job.result.contains,
+                    partial=job.result.partial,
+                )
+            )
     return message
 
 

@@ -57,7 +57,7 @@ async def with_live_counts(held: Connection, jobs: Sequence[Job]) -> list[Job]:
     ids = [
         job.id
         for job in jobs
-        if job.kind is not JobKind.INGEST and job.state is not JobState.SUCCEEDED
+        if job.kind in (JobKind.CHANNEL, JobKind.FOLDER) and job.state is not JobState.SUCCEEDED
     ]
     if not ids:
         return list(jobs)

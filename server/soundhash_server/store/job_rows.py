@@ -16,6 +16,8 @@ from soundhash_server.model import (
     BatchProgress,
     BatchResult,
     ChannelParameters,
+    DuplicatesParameters,
+    DuplicatesResult,
     Failure,
     FetchOptions,
     FolderParameters,
@@ -74,6 +76,8 @@ def parameters_json(parameters: JobParameters) -> dict[str, Any]:
         case ChannelParameters():
             values["channel_id"] = str(parameters.channel_id)
             values["since"] = None if parameters.since is None else parameters.since.isoformat()
+        case DuplicatesParameters():
+            values["video_ids"] = [str(video_id) for video_id in parameters.video_ids]
     return values
 
 
@@ -91,6 +95,9 @@ def to_parameters(kind: JobKind, values: dict[str, Any]) -> JobParameters:
             return ChannelParameters(**{**values, **given})
         case JobKind.FOLDER:
             return FolderParameters(**values)
+        case JobKind.DUPLICATES:
+            ids = tuple(UUID(video_id) for video_id in values["video_ids"])
+            return DuplicatesParameters(**{**values, "video_ids": ids})
 
 
 def progress_json(progress: JobProgress) -> dict[str, Any]:
@@ -115,11 +122,15 @@ def result_json(result: JobResult) -> dict[str, Any]:
             return {"video_id": str(result.video_id), "already_indexed": result.already_indexed}
         case BatchResult():
             return {**dataclasses.asdict(result), "counts": batch_json(result.counts)}
+        case DuplicatesResult():
+            return dataclasses.asdict(result)
 
 
 def to_result(values: dict[str, Any]) -> JobResult:
     if "video_id" in values:
         return IngestResult(UUID(values["video_id"]), values["already_indexed"])
+    if "counts" not in values:
+        return DuplicatesResult(**values)
     given = {
         "counts": BatchProgress(**values["counts"]),
         "new_items": tuple(values.get("new_items", ())),

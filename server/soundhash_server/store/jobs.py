@@ -27,6 +27,7 @@ from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.model import (
     BatchProgress,
     BatchResult,
+    DuplicatesResult,
     Failure,
     FetchOptions,
     IngestParameters,
@@ -35,6 +36,7 @@ from soundhash_server.model import (
     JobKind,
     JobParameters,
     JobProgress,
+    JobResult,
     JobState,
     JobStep,
     Lease,
@@ -384,6 +386,27 @@ class Jobs:
             await _succeed(held, job_id, result, duration_s)
         return result
 
+    async def complete_comparison(self, token: UUID, videos: int, audio_s: float) -> None:
+        """Ends a DUPLICATES job with the counts of what was stored of it. Raises LeaseLost."""
+        async with transaction(self._pool) as held:
+            job_id = await _locked(held, token)
+            rows = await held.fetch(
+                "SELECT kind, count(*) AS n FROM duplicate_pairs WHERE job_id = $1 GROUP BY kind",
+                job_id,
+            )
+            counts = {row["kind"].lower(): row["n"] for row in rows}
+            await _succeed(held, job_id, DuplicatesResult(videos, audio_s, **counts), audio_s)
+
+    async def latest(self, kind: JobKind) -> Job | None:
+        """The job of a kind that was submitted last, also again."""
+        async with connection(self._pool) as held:
+            row = await held.fetchrow(
+                f"SELECT {JOB_COLUMNS} FROM processing_jobs WHERE kind = $1"  # noqa: S608
+                " ORDER BY queue_time DESC, id DESC LIMIT 1",
+                kind.value,
+            )
+        return None if row is None else to_job(row)
+
     async def unfinished_uploads(self) -> set[str]:
         """SHA-256 of the uploaded bytes that a job still needs."""
         async with connection(self._pool) as held:
@@ -580,7 +603,7 @@ async def _locked(held: Connection, token: UUID) -> UUID:
     return job_id
 
 
-async def _succeed(held: Connection, job_id: UUID, result: IngestResult, audio_s: float) -> None:
+async def _succeed(held: Connection, job_id: UUID, result: JobResult, audio_s: float) -> None:
     progress = dataclasses.replace(_DONE, audio_done_s=audio_s, audio_total_s=audio_s)
     parent_id = await held.fetchval(
         "UPDATE processing_jobs SET state = 'SUCCEEDED', result = $2, progress = $3,"

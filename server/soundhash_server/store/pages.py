@@ -70,9 +70,9 @@ def decode_token(token: str, scope: str) -> Cursor:
         version, checksum, rank, time_us, id_bytes = _TOKEN.unpack(packed)
         create_time = _EPOCH + timedelta(microseconds=time_us)
     except (binascii.Error, ValueError, struct.error, OverflowError):
-        raise _invalid() from None
+        raise page_token_invalid() from None
     if version != _TOKEN_VERSION or checksum != zlib.crc32(scope.encode()):
-        raise _invalid()
+        raise page_token_invalid()
     return Cursor(rank, create_time, UUID(bytes=id_bytes))
 
 
@@ -96,7 +96,8 @@ def make_page(
     return Page(tuple(convert(row) for row in rows[:limit]), token)
 
 
-def _invalid() -> PlatformError:
+def page_token_invalid() -> PlatformError:
+    """INVALID_ARGUMENT, PAGE_TOKEN_INVALID."""
     return PlatformError(
         ErrorKind.INVALID_ARGUMENT,
         "PAGE_TOKEN_INVALID",

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from soundhash._types._duplicates import DuplicatesParameters, DuplicatesResult
+
 
 class JobKind(enum.StrEnum):
     """What a job does. UNKNOWN: something that this client does not know yet."""
@@ -14,6 +16,7 @@ class JobKind(enum.StrEnum):
     INGEST = "INGEST"
     CHANNEL = "CHANNEL"
     FOLDER = "FOLDER"
+    DUPLICATES = "DUPLICATES"
 
 
 class JobState(enum.StrEnum):
@@ -44,6 +47,7 @@ class JobStep(enum.StrEnum):
     DONE = "DONE"
     LIST = "LIST"
     KEEP = "KEEP"
+    COMPARE = "COMPARE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +229,9 @@ class Job:
 
     failure: why the last attempt failed, None while nothing has failed. attempt of
     max_attempts have begun. next_attempt_time: set in RETRYING only. parameters, channel,
-    folder: what it was asked to do, by kind. result, batch_result: what it made, by kind, set
-    in SUCCEEDED only. parent_id: of the job that started it. source_host: it fetches from it.
+    folder, duplicates: what it was asked to do, by kind. result, batch_result,
+    duplicates_result: what it made, by kind, set in SUCCEEDED only. parent_id: of the job that
+    started it. source_host: it fetches from it.
     """
 
     id: str
@@ -248,11 +253,16 @@ class Job:
     batch_result: BatchResult | None = None
     parent_id: str = ""
     source_host: str = ""
+    duplicates: DuplicatesParameters | None = None
+    duplicates_result: DuplicatesResult | None = None
 
     @property
     def source(self) -> str:
-        """The URL, the words, the channel, or the name or path of the file or folder, that it is
-        about."""
+        """The URL, the words, the channel, the name or path of the file or folder, or the videos,
+        that it is about."""
+        if self.duplicates is not None:
+            number = len(self.duplicates.video_ids)
+            return f"duplicates of {number} videos" if number else "duplicates"
         if self.channel is not None:
             return self.channel.channel
         if self.folder is not None:

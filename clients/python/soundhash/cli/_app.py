@@ -14,6 +14,7 @@ from soundhash.cli import (
     _catalog,
     _channels,
     _clips,
+    _duplicates,
     _explain,
     _ingest,
     _jobs,
@@ -119,6 +120,7 @@ app.add_typer(_monitors.monitors, name="monitors", rich_help_panel=MATCH)
 app.command("videos", rich_help_panel=CATALOGUE)(_catalog.videos)
 app.command("update", rich_help_panel=CATALOGUE)(_catalog.update)
 app.command("delete", rich_help_panel=CATALOGUE)(_catalog.delete)
+app.command("duplicates", rich_help_panel=CATALOGUE)(_duplicates.duplicates)
 app.add_typer(_media.media, name="media", rich_help_panel=CATALOGUE)
 app.command("stats", rich_help_panel=OPERATE)(_operate.stats)
 app.command("index", rich_help_panel=OPERATE)(_operate.index)

@@ -35,7 +35,7 @@ def jobs(
         typer.Option(
             "--kind",
             metavar="K",
-            help="Only jobs of this kind (ingest, channel, folder); may be repeated.",
+            help="Only jobs of this kind (ingest, channel, folder, duplicates); may be repeated.",
             show_default=False,
         ),
     ] = None,

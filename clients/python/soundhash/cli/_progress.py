@@ -26,6 +26,7 @@ _DOING = {
     JobStep.FETCH: "fetching",
     JobStep.FINGERPRINT: "fingerprinting",
     JobStep.STORE: "storing",
+    JobStep.COMPARE: "comparing",
 }
 
 
