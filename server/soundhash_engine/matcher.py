@@ -105,6 +105,7 @@ class Match:
     score       what the confidence comes from
     parts       what the score comes from
     also_at_s   other starts of the same sound in the same recording (loops), seconds
+    aside       the recording is not in the index but in what lies beside it (`Snapshot.beside`)
     """
 
     recording_id: int
@@ -118,6 +119,7 @@ class Match:
     score: float
     parts: ScoreParts
     also_at_s: tuple[float, ...] = ()
+    aside: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -392,6 +394,7 @@ def to_match(group: list[Passage], snapshot: Snapshot) -> Match:
             coverage=evidence.coverage,
         ),
         also_at_s=tuple(sorted(at + best.hit.tempo * start_s for at in best.also_at_zero_s)),
+        aside=best.hit.aside,
     )
 
 
