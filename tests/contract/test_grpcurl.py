@@ -68,6 +68,18 @@ SERVICES = {
         "ListMatches",
         "ExplainMatch",
     },
+    "soundhash.v1.MonitorService": {
+        "CreateMonitor",
+        "GetMonitor",
+        "ListMonitors",
+        "UpdateMonitor",
+        "PauseMonitor",
+        "ResumeMonitor",
+        "DeleteMonitor",
+        "WatchDetections",
+        "ListDetections",
+        "ListAlerts",
+    },
 }
 
 
