@@ -42,8 +42,8 @@ REASONS: dict[str, Reason] = {
     "TOO_MANY_REDIRECTS": Reason(False, "Use the address that the URL leads to in the end."),
     "HTTP_UNAUTHORIZED": Reason(
         False,
-        "The source asks for a login: give the cookies of one (SOUNDHASH_COOKIES or the job's own), "
-        "for a live stream its name and password in the URL, or upload the file.",
+        "The source asks for a login: give the cookies of one (SOUNDHASH_COOKIES or the job's "
+        "own), for a live stream its name and password in the URL, or upload the file.",
     ),
     "HTTP_FORBIDDEN": Reason(
         True,

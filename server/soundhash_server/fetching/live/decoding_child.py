@@ -12,12 +12,17 @@ import json
 import socket
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import suppress
 
 import av.error
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
 
-from soundhash_engine.decode import MonoResampler, audio_frames, open_audio
+from soundhash_engine.decode import MonoResampler, decode_error, open_audio
 from soundhash_engine.errors import DecodeError
-from soundhash_server.fetching.live.ogg import OggLink
+from soundhash_server.fetching.live.decoding_input import PartInput
 from soundhash_server.fetching.process import settle
 
 PIECE_SAMPLES = 2000
@@ -26,11 +31,14 @@ _MEMORY_BYTES = 512 << 20
 _READ_BYTES = 16384
 # Pictures come between the sound, and large ones first.
 _PROBE = {"probesize": str(2 << 20), "analyzeduration": "2000000"}
-_LOST_BYTES = 128 << 10
-_LOST_FILM_BYTES = 8 << 20
-"""Bytes without any sound after which the format is looked for anew."""
-_MAX_FRUITLESS = 4
-_KINDS_OF_SOUND = frozenset({"mp3", "aac", "ac3", "eac3", "flac", "ogg", "wav", "loas"})
+_PATIENCE_BYTES = 8 << 20
+_PATIENCE_FOR_SOUND_BYTES = {"mp3": 64 << 10, "aac": 64 << 10}
+_PATIENCE_FOR_SOUND = 256 << 10
+_KINDS_OF_SOUND = frozenset({"mp3", "aac", "ac3", "eac3", "flac", "ogg", "wav", "au", "loas"})
+_MAX_FRUITLESS = 8
+_STEP_BYTES = 4096
+_MAX_ERRORS = 100
+"""A demuxer that fails so often in a row without giving a packet has nothing more to give."""
 
 
 def run(link: socket.socket) -> None:
@@ -40,7 +48,7 @@ def run(link: socket.socket) -> None:
         _Decoding(link).run()
         _send(link, b"D", b"")
     except ConnectionError:
-        return
+        return  # the parent wants no more
     except DecodeError as error:
         _fail(link, error.reason, error.message)
     except (MemoryError, av.error.MemoryError):
@@ -52,10 +60,8 @@ def run(link: socket.socket) -> None:
 
 
 def _fail(link: socket.socket, reason: str, message: str) -> None:
-    try:
+    with suppress(ConnectionError):
         _send(link, b"F", json.dumps({"reason": reason, "message": message}).encode())
-    except ConnectionError:
-        return
 
 
 def _send(link: socket.socket, kind: bytes, data: bytes) -> None:
@@ -65,123 +71,82 @@ def _send(link: socket.socket, kind: bytes, data: bytes) -> None:
 class _Decoding:
     def __init__(self, link: socket.socket) -> None:
         self._link = link
-        self._input = _Stream(link)
+        self._input = PartInput(link)
+        self._heard = False
 
     def run(self) -> None:
-        """Part by part; within one, what cannot be understood any more is begun anew.
-
-        Raises DecodeError for a source that gives no sound, or none any more.
-        """
-        fruitless = 0
+        """Part by part. Raises DecodeError for a source that gives no sound, or none any more."""
         last: DecodeError | None = None
-        while self._input.begin():
-            try:
-                heard = self._part()
-            except DecodeError as error:
-                heard, last = False, error
-            fruitless = 0 if heard else fruitless + 1
-            if fruitless >= _MAX_FRUITLESS:
-                break
-        if fruitless and last is not None:
+        while self._input.begin(_PATIENCE_BYTES):
+            last = self._part()
+        if last is not None and not self._heard:
             raise last
 
-    def _part(self) -> bool:
-        """Decodes up to the end of a part; whether there was any sound in it."""
+    def _part(self) -> DecodeError | None:
+        """Decodes a part; where it cannot be understood any more, the decoder is chosen anew.
+        The error of the last attempt, if there was no sound in it."""
+        fruitless = 0
+        error: DecodeError | None = None
+        while True:
+            heard = False
+            try:
+                heard = self._attempt()
+                error = None
+            except DecodeError as failed:
+                error = failed
+            self._heard |= heard
+            # What looks like something else at first is looked at a little further on.
+            fruitless = 0 if heard else fruitless + 1
+            if fruitless >= _MAX_FRUITLESS:
+                if self._input.at_end:
+                    return error
+                raise error or decode_error("DECODE_FAILED", "nothing can be heard any more")
+            if not self._input.again(_PATIENCE_BYTES, drop_bytes=_STEP_BYTES * bool(fruitless)):
+                return error
+
+    def _attempt(self) -> bool:
+        """Decodes as far as one decoder comes; whether there was sound. Raises DecodeError."""
         container, stream = open_audio(self._input, _PROBE, _READ_BYTES)
         resampler = MonoResampler(PIECE_SAMPLES)
-        if container.format.name in _KINDS_OF_SOUND:
-            self._input.patience_bytes = _LOST_BYTES
+        name = container.format.name
+        if name in _KINDS_OF_SOUND:
+            self._input.patience(_PATIENCE_FOR_SOUND_BYTES.get(name, _PATIENCE_FOR_SOUND))
         heard = False
         with container:
-            try:
-                for frame in audio_frames(container, stream):
-                    heard = True
-                    self._input.heard()
-                    for pcm in resampler.push(frame):
-                        _send(self._link, b"A", pcm.tobytes())
-            except DecodeError:
-                if not heard:
-                    raise
+            for frame in self._frames(container, stream):
+                heard = True
+                for pcm in resampler.push(frame):
+                    _send(self._link, b"A", pcm.tobytes())
             for pcm in resampler.finish():
                 if pcm.size:
                     _send(self._link, b"A", pcm.tobytes())
         return heard
 
-
-class _Frames:
-    """What the parent sends, frame by frame."""
-
-    def __init__(self, link: socket.socket) -> None:
-        self._link = link
-
-    def next(self) -> bytes | None:
-        """None at the end; empty at the end of a part."""
-        head = self._exactly(4)
-        return None if head is None else self._exactly(int.from_bytes(head, "big"))
-
-    def _exactly(self, n_bytes: int) -> bytes | None:
-        data = bytearray()
-        while len(data) < n_bytes:
-            more = self._link.recv(n_bytes - len(data))
-            if not more:
-                return None
-            data += more
-        return bytes(data)
-
-
-class _Stream:
-    """The file object that FFmpeg reads a part from: neither seekable nor writable."""
-
-    def __init__(self, link: socket.socket) -> None:
-        self.patience_bytes = _LOST_FILM_BYTES
-        self._frames = _Frames(link)
-        self._ogg = OggLink()
-        self._held = b""
-        self._next: bytes | None = None
-        """The beginning of the part after this one."""
-        self._part_over = False
-        self._over = False
-        self._since_heard = 0
-
-    def begin(self) -> bool:
-        """Whether there is another part, or more of one that was given up; waits for it."""
-        while not self._held and not (self._over and self._next is None):
-            if self._part_over or self._over:
-                first, self._next = self._next, None
-                self._part_over, self._ogg = False, OggLink()
-                if first:
-                    self._take(first)
-            else:
-                self._receive()
-        self._since_heard = 0
-        self.patience_bytes = _LOST_FILM_BYTES
-        return bool(self._held)
-
-    def heard(self) -> None:
-        """Sound has come out of what was read."""
-        self._since_heard = 0
-
-    def read(self, n_bytes: int) -> bytes:
-        """Up to so many bytes as soon as there are any; none at the end of the part, and when
-        there was no sound in the latest ones."""
-        if self._since_heard > self.patience_bytes:
-            return b""
-        while not (self._held or self._over or self._part_over):
-            self._receive()
-        data, self._held = self._held[:n_bytes], self._held[n_bytes:]
-        self._since_heard += len(data)
-        return data
-
-    def _receive(self) -> None:
-        frame = self._frames.next()
-        if frame:
-            self._take(frame)
-        else:
-            self._over = frame is None
-            self._part_over = True
-            self._held += self._ogg.finish()
-
-    def _take(self, data: bytes) -> None:
-        own, self._next = self._ogg.push(data)
-        self._held += own
-        self._part_over = self._next is not None
+    def _frames(self, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+        """All frames that can be decoded; damage costs the packets that it hits."""
+        packets = container.demux(stream)
+        errors = 0
+        while errors < _MAX_ERRORS:
+            try:
+                packet = next(packets)
+            except (StopIteration, av.error.EOFError):
+                return
+            except (av.error.MemoryError, MemoryError):
+                raise
+            except (av.error.FFmpegError, ValueError, IndexError):
+                # IndexError: a packet of a stream that turned up on the way.
+                errors += 1
+                packets = container.demux(stream)
+                continue
+            errors = 0
+            try:
+                frames = packet.decode()
+            except (av.error.MemoryError, MemoryError):
+                raise
+            except (av.error.FFmpegError, ValueError):
+                continue
+            for frame in frames:
+                if isinstance(frame, AudioFrame) and frame.samples > 0:
+                    at = packet.pos
+                    self._input.heard(None if at is None or at < 0 else at + packet.size)
+                    yield frame
