@@ -222,11 +222,9 @@ async def test_a_container_cannot_be_picked_up_in_its_middle(
 async def test_a_server_that_stays_away_is_given_up(call: Caller, scripted: ScriptedServer) -> None:
     server = Streams([2], within_s=0.5)
     scripted.on("MatchStream", server, UNAVAILABLE)
-    began = time.monotonic()
     with pytest.raises(soundhash.Unavailable) as caught:
         await call("stream", pieces(audio(4)), pcm=PCM)
     assert caught.value.reason == "CONNECTION_LOST"
-    assert time.monotonic() - began < 5
     assert 2 < scripted.count("MatchStream") < 20
 
 

@@ -109,6 +109,42 @@ def test_pacing_can_be_stopped() -> None:
     assert time.monotonic() - began < 5
 
 
+def test_a_file_waits_for_a_server_that_is_away() -> None:
+    pace = HeardPace(waits=True)
+    chunks = pace.pace(iter(lambda: bytes(pace.chunk_bytes), None))
+    next(chunks)
+    pace.interrupted()
+    back = threading.Event()
+
+    def come_back() -> None:
+        back.set()
+        pace.heard(0.5)
+
+    threading.Timer(0.1, come_back).start()
+    next(chunks)
+    assert back.is_set()
+
+
+def test_a_pipe_does_not_wait_and_its_chunks_do_not_grow() -> None:
+    pace = HeardPace()
+    first_bytes = pace.chunk_bytes
+    chunks = pace.pace(iter(lambda: bytes(pace.chunk_bytes), None))
+    pace.interrupted()
+    assert sum(len(next(chunks)) for _ in range(30)) == 30 * first_bytes
+
+
+def test_reading_can_be_stopped() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"abc")
+    stop = threading.Event()
+    chunks = read_chunks(reading, lambda: 4, stop)
+    assert next(chunks) == b"abc"
+    threading.Timer(0.05, stop.set).start()
+    assert list(chunks) == []
+    os.close(reading)
+    os.close(writing)
+
+
 def test_reading_ends_with_the_source() -> None:
     reading, writing = os.pipe()
     os.write(writing, b"abcdef")

@@ -38,6 +38,9 @@ class AudioIn(Protocol):
     def heard(self, heard_s: float) -> None:
         """The server has heard this much."""
 
+    def interrupted(self) -> None:
+        """The server is away, until it has heard more."""
+
     def stop(self) -> None:
         """Ends `chunks` soon."""
 
@@ -59,7 +62,7 @@ class Reading:
         self._size = found.st_size if regular else 0
         self._read = 0
         self._fast = fast or (hurry and regular)
-        self._pace = HeardPace()
+        self._pace = HeardPace(waits=regular)
         self._stop = threading.Event()
 
     @property
@@ -94,6 +97,9 @@ class Reading:
 
     def heard(self, heard_s: float) -> None:
         self._pace.heard(heard_s)
+
+    def interrupted(self) -> None:
+        self._pace.interrupted()
 
     def stop(self) -> None:
         self._stop.set()

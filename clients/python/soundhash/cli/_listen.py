@@ -110,8 +110,11 @@ def listen(
         with closing(events), printer:
             try:
                 for event in events:
-                    audio.heard(event.heard_s)
                     printer.show(event)
+                    if printer.broken:
+                        audio.interrupted()
+                    else:
+                        audio.heard(event.heard_s)
             except Exception:
                 audio.check()
                 # A stream that was cut at its begin has nothing to tell, and that is no failure.

@@ -138,6 +138,9 @@ class Microphone:
     def heard(self, heard_s: float) -> None:
         """A microphone keeps its own time."""
 
+    def interrupted(self) -> None:
+        """It is recorded on."""
+
     def stop(self) -> None:
         """Ends `chunks` soon."""
         self._stop.set()

@@ -55,10 +55,14 @@ class HeardPace:
 
     Sends a little, looks what was heard, and waits when that is ahead of the clock. Chunks grow
     while nothing new is heard and the clock runs ahead: the audio is richer than was thought.
+
+    waits: whether the source can wait while the server is away; one that plays by itself cannot.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, waits: bool = False) -> None:
         self.chunk_bytes = _FIRST_CHUNK_BYTES
+        self._waits = waits
+        self._away = False
         self._heard_s = 0.0
         self._n_events = 0
         self._changed = threading.Condition()
@@ -67,9 +71,15 @@ class HeardPace:
     def heard(self, heard_s: float) -> None:
         """The server has heard this much."""
         with self._changed:
+            self._away = False
             self._heard_s = max(self._heard_s, heard_s)
             self._n_events += 1
             self._changed.notify_all()
+
+    def interrupted(self) -> None:
+        """The server is away until it says again what it has heard."""
+        with self._changed:
+            self._away = True
 
     def stop(self) -> None:
         """Ends the sending."""
@@ -85,10 +95,12 @@ class HeardPace:
             with self._changed:
                 n_events = self._n_events
                 self._changed.wait(_TICK_S)
-                n_unheard = 0 if self._n_events > n_events else n_unheard + 1
+                n_unheard = 0 if self._n_events > n_events or self._away else n_unheard + 1
                 if n_unheard >= _UNHEARD_CHUNKS:
                     n_unheard = 0
                     self.chunk_bytes = min(2 * self.chunk_bytes, _LARGEST_CHUNK_BYTES)
+                while self._waits and self._away and not self._stopped:
+                    self._changed.wait()
                 while not self._stopped:
                     ahead_s = self._heard_s - _AHEAD_S - (time.monotonic() - began)
                     if ahead_s <= 0:
