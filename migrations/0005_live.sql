@@ -83,6 +83,7 @@ CREATE TABLE monitor_alerts (
     update_time timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX monitor_alerts_by_time ON monitor_alerts (start_time DESC, id DESC);
+CREATE INDEX monitor_alerts_by_monitor ON monitor_alerts (monitor_id, start_time DESC, id DESC);
 CREATE UNIQUE INDEX monitor_alerts_ongoing ON monitor_alerts (monitor_id, kind)
 WHERE end_time IS NULL;
 CREATE INDEX monitor_alerts_by_change ON monitor_alerts (update_time);

@@ -31,6 +31,8 @@ _ALERT = """SELECT a.id, a.monitor_id, a.kind, a.start_time, a.end_time, a.messa
 FROM monitor_alerts AS a JOIN monitors AS m ON m.id = a.monitor_id"""
 
 
+_TURN = "pg_advisory_xact_lock(hashtext('soundhash monitor changes'))"
+
 NOTHING = UUID(int=0)
 """Before every id."""
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,8 +60,9 @@ class Detections:
         order of lists is by when it began. Raises LeaseLost with nothing stored.
         """
         async with transaction(self._pool) as held:
-            await _locked(held, token, detection.monitor_id)
-            await _in_turn(held)
+            monitor_id, _ = await _locked(held, token)
+            if monitor_id != detection.monitor_id:
+                raise LeaseLost
             inserted = await held.fetchval(
                 """INSERT INTO monitor_detections AS d (id, monitor_id, video_id, title, source_url,
                     external_id, start_time, end_time, ongoing, video_start_s, video_end_s,
@@ -120,9 +123,7 @@ class Detections:
         """Says that something is wrong, unless that is said already; then only another reason
         is taken up. Raises LeaseLost."""
         async with transaction(self._pool) as held:
-            monitor_id = await _locked(held, token)
-            url = await held.fetchval("SELECT url FROM monitors WHERE id = $1", monitor_id)
-            await _in_turn(held)
+            monitor_id, url = await _locked(held, token)
             await held.execute(
                 """INSERT INTO monitor_alerts AS a
                     (monitor_id, kind, start_time, message, update_time)
@@ -139,8 +140,7 @@ class Detections:
     async def end_alert(self, token: UUID, kind: AlertKind, end_time: datetime) -> None:
         """Says that it is over, where something was wrong. Raises LeaseLost."""
         async with transaction(self._pool) as held:
-            monitor_id = await _locked(held, token)
-            await _in_turn(held)
+            monitor_id, _ = await _locked(held, token)
             await held.execute(
                 """UPDATE monitor_alerts SET end_time = greatest(start_time, $3),
                     update_time = clock_timestamp()
@@ -290,20 +290,25 @@ async def end_all(held: Connection, monitor_id: UUID) -> None:
     )
 
 
-async def _locked(held: Connection, token: UUID, monitor_id: UUID | None = None) -> UUID:
-    """The monitor of a lease, which cannot be lost from here to the end of the transaction."""
-    found: UUID | None = await held.fetchval(
-        "SELECT id FROM monitors WHERE lease_token = $1 FOR NO KEY UPDATE", token
+async def _locked(held: Connection, token: UUID) -> tuple[UUID, str]:
+    """The id and URL of a lease's monitor, which cannot be lost from here to the end of the
+    transaction; in turn (see _in_turn). Raises LeaseLost."""
+    row = await held.fetchrow(
+        # The row first, then the turn: who waits for a row keeps nobody else from writing.
+        f"""SELECT id, url, {_TURN} FROM (
+            SELECT id, url FROM monitors WHERE lease_token = $1 FOR NO KEY UPDATE
+        ) AS own""",  # noqa: S608
+        token,
     )
-    if found is None or (monitor_id is not None and found != monitor_id):
+    if row is None:
         raise LeaseLost
-    return found
+    return row["id"], row["url"]
 
 
 async def _in_turn(held: Connection) -> None:
     """Who changes detections or alerts does so alone from here to the end of the transaction,
     which must take no further locks of monitors. NOTIFY makes such commits take turns anyway."""
-    await held.execute("SELECT pg_advisory_xact_lock(hashtext('soundhash monitor changes'))")
+    await held.execute(f"SELECT {_TURN}")
 
 
 def _in_order(
