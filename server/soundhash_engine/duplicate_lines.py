@@ -15,7 +15,24 @@ LEAST_SLOPE_FRAMES = 62
 TOLERANCE_FRAMES = 4.0
 TEMPO_TOLERANCE = 0.05
 """A key's scale tells the tempo so exactly."""
+UNCHANGED = 0.006
+OFFSET_FRAMES = 16.0
+"""Lines of unchanged speed whose offsets are so near go on one another."""
 _MOST_NEIGHBOURS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class LinePlace:
+    """One line: a point of it in both recordings, and how it goes on; see `Lines`.
+
+    extent  frames of the second between which its votes lie
+    """
+
+    first_frame: float
+    second_frame: float
+    tempo: float
+    pitch: float
+    extent: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +58,16 @@ class Lines:
 
     def __len__(self) -> int:
         return self.first.size
+
+    def place(self, i: int) -> LinePlace:
+        """A line."""
+        return LinePlace(
+            first_frame=float(self.first_frame[i]),
+            second_frame=float(self.second_frame[i]),
+            tempo=float(self.tempo[i]),
+            pitch=float(self.pitch[i]),
+            extent=int(self.end[i] - self.begin[i]),
+        )
 
 
 @kernel
@@ -142,6 +169,27 @@ def _lines(
     return written
 
 
+def _in_all(
+    at: NDArray[np.int64],
+    values: NDArray[np.float64],
+    first_row: NDArray[np.int64],
+    second_row: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Votes of all lines of a pair that go on one another at the same speed.
+
+    Only of unchanged speed: of another one a line's votes do not tell far from it where it goes.
+    """
+    total = at[:, 3].copy()
+    same = np.flatnonzero(np.abs(values[:, 2] - 1.0) < UNCHANGED)
+    if not len(same):
+        return total
+    offset = np.round((values[same, 0] - values[same, 1]) / OFFSET_FRAMES).astype(np.int64)
+    table = np.stack([first_row[same], second_row[same], offset], axis=1)
+    _, group = np.unique(table, axis=0, return_inverse=True)
+    total[same] = np.bincount(group.ravel(), at[same, 3])[group.ravel()].astype(np.int64)
+    return total
+
+
 def find_lines(line: TimeLine, change: Change, pairs: NDArray[np.void]) -> Lines:
     """Lines of at least `LEAST_VOTES` pairs; ``pairs`` in order as `PairFiles.read` gives them."""
     first, second = pairs["first"].astype(np.int64), pairs["second"].astype(np.int64)
@@ -161,7 +209,9 @@ def find_lines(line: TimeLine, change: Change, pairs: NDArray[np.void]) -> Lines
         values,
     )
     at, values = at[:n], values[:n]
-    order = np.lexsort((-at[:, 3], first_row[at[:, 0]], second_row[at[:, 0]]))
+    # Of a loop's turns that lie on one another the longest line has the most votes in all.
+    total = _in_all(at, values, first_row[at[:, 0]], second_row[at[:, 0]])
+    order = np.lexsort((-at[:, 3], -total, first_row[at[:, 0]], second_row[at[:, 0]]))
     at, values = at[order], values[order]
     ones, others = first_row[at[:, 0]], second_row[at[:, 0]]
     if change is Change.SPEED:

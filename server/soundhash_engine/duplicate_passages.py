@@ -341,11 +341,11 @@ class PairFollower:
         ):
             high, until = high + after, until + tempo * after
         return Passage(
-            first_start_s=max(0.0, there),
-            first_end_s=until,
-            second_start_s=max(0.0, low),
-            second_end_s=high,
-            tempo=tempo,
+            first_start_s=float(max(0.0, there)),
+            first_end_s=float(until),
+            second_start_s=float(max(0.0, low)),
+            second_end_s=float(high),
+            tempo=float(tempo),
             pitch=0.0 if unchanged or hit.identity else hit.pitch,
             score=hit.score,
         )

@@ -6,6 +6,7 @@ Work grows with the catalogue, and with how much of it is shared, not with the n
 passage that very many recordings have is told between each and its next `MOST_PARTNERS` by id.
 """
 
+import dataclasses
 import enum
 import itertools
 import tempfile
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from soundhash_engine.duplicate_join import KeyFiles, PairFiles, TimeLine, wanted_keys
 from soundhash_engine.duplicate_keys import Change
-from soundhash_engine.duplicate_lines import Lines, find_lines
+from soundhash_engine.duplicate_lines import LinePlace, Lines, find_lines
 from soundhash_engine.duplicate_passages import (
     LEAST_WINDOW_FRAMES,
     WINDOW_FRAMES,
@@ -41,6 +42,8 @@ WHOLE_REST_S = 2.0
 WHOLE_SHARE = 0.98
 """A recording is wholly in another one when no more than this much of its sound is missing, or no
 more than the rest of this share."""
+PAUSE_SHARE = 0.4
+"""A second whose strongest landmark is this much weaker than is usual is a pause."""
 SAME_LENGTH_S = 0.5
 _MADE, _JOINED = 0.4, 0.5
 """Shares of a change's work that are done when its keys are made, and joined."""
@@ -216,16 +219,18 @@ class _Search:
         second = self._fingerprint(pair[1])
         follower: PairFollower | None = None
         tries = LEAST_FOUND + int(second.duration_s / FOUND_EVERY_S)
-        for i in range(begin, end):
+        places = [lines.place(i) for i in range(begin, end)]
+        for place in places:
             if tries == 0:
                 break
-            at, there = float(lines.second_frame[i]), float(lines.first_frame[i])
-            if self._is_known(known, there, at):
+            if self._is_known(known, place.first_frame, place.second_frame):
                 continue
             if follower is None:
                 follower = PairFollower(self._line, *pair, second, self._params)
             check()
-            new = self._passages(follower, lines, i)
+            new = self._passages(follower, place)
+            if new and not known:
+                new = self._straight(pair, follower, place, new)
             fresh = [one for one in new if not _covered(one, known)]
             known += fresh
             tries -= not fresh
@@ -241,12 +246,36 @@ class _Search:
             p.second_start_s <= second <= p.second_end_s for p in known
         )
 
-    def _passages(self, follower: PairFollower, lines: Lines, i: int) -> list[Passage]:
+    def _straight(
+        self,
+        pair: tuple[int, int],
+        follower: PairFollower,
+        place: LinePlace,
+        found: list[Passage],
+    ) -> list[Passage]:
+        """What lies on the line from begin to begin, if that is more than what was found.
+
+        A loop lies on itself in many ways; of two copies of one this is the right one.
+        """
+        best = max(found, key=_seconds)
+        first, second = (float(self._line.n_frames[number]) for number in pair)
+        if abs(first - best.tempo * second) > (1.0 - WHOLE_SHARE) * first:
+            return found
+        if _seconds(best) * self._params.frames_per_s > WHOLE_SHARE * second:
+            return found
+        middle = 0.5 * second
+        straight = dataclasses.replace(
+            place, first_frame=best.tempo * middle, second_frame=middle, tempo=best.tempo
+        )
+        others = self._passages(follower, straight)
+        return others if sum(map(_seconds, others)) > sum(map(_seconds, found)) else found
+
+    def _passages(self, follower: PairFollower, place: LinePlace) -> list[Passage]:
         """The passages on a line that are long and sure enough."""
-        at, there = float(lines.second_frame[i]), float(lines.first_frame[i])
-        tempo, pitch = float(lines.tempo[i]), float(lines.pitch[i])
+        at, there = place.second_frame, place.first_frame
+        tempo, pitch = place.tempo, place.pitch
         least_s = self._options.min_shared_s
-        extent = int(lines.end[i] - lines.begin[i]) + LEAST_WINDOW_FRAMES // 2
+        extent = place.extent + LEAST_WINDOW_FRAMES // 2
         sizes = [WINDOW_FRAMES]
         if least_s * self._params.frames_per_s < WINDOW_FRAMES and extent < 0.8 * WINDOW_FRAMES:
             # A short passage is a part of the window only.
@@ -311,7 +340,7 @@ class _Search:
 
     def _is_whole(self, fingerprint: Fingerprint, ranges: list[tuple[float, float]]) -> bool:
         """Whether ranges hold all that is to be heard of a recording."""
-        sounding = np.unique(fingerprint.landmarks.time // 125)
+        sounding = _sounding(fingerprint)
         outside = np.ones(len(sounding), np.bool_)
         for start, end in ranges:
             outside &= (sounding + 1 <= start) | (sounding >= end)
@@ -331,6 +360,20 @@ class _Search:
 
 
 _KEPT_PRINTS = 4
+
+
+def _sounding(fingerprint: Fingerprint) -> NDArray[np.int64]:
+    """Seconds in which there is more than the noise of a pause."""
+    marks = fingerprint.landmarks
+    second = marks.time // round(1.0 / PARAMS.half_frame_s)
+    loudest = np.zeros(int(second.max(initial=0)) + 1, np.uint8)
+    np.maximum.at(loudest, second, marks.strength)
+    heard = loudest[loudest > 0]
+    return np.flatnonzero(loudest > PAUSE_SHARE * (np.median(heard) if heard.size else 0.0))
+
+
+def _seconds(passage: Passage) -> float:
+    return passage.second_end_s - passage.second_start_s
 
 
 def _covered(passage: Passage, known: list[Passage]) -> bool:
