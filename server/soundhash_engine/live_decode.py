@@ -4,6 +4,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,15 @@ class StreamDecoder:
     """
 
     def __init__(
-        self, *, max_buffered_bytes: int = 1 << 20, max_buffered_audio_s: float = 60.0
+        self,
+        *,
+        max_buffered_bytes: int = 1 << 20,
+        max_buffered_audio_s: float = 60.0,
+        moved: Callable[[], None] | None = None,
     ) -> None:
+        """moved: called from the decoder's thread when there is something new to read, room for
+        more input, or an end; it must not wait."""
+        self._moved = moved
         self._max_bytes = max_buffered_bytes
         self._max_samples = round(max_buffered_audio_s * SAMPLE_RATE_HZ)
         self._changed = threading.Condition()
@@ -173,6 +181,11 @@ class StreamDecoder:
                 self._input.clear()
                 self._input_bytes = 0
                 self._changed.notify_all()
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._moved is not None:
+            self._moved()
 
     def _decode(self) -> None:
         container, stream = open_audio(_Pipe(self), QUICK_PROBE, _PIPE_READ_BYTES)
@@ -204,7 +217,8 @@ class StreamDecoder:
                 self._output.append(pcm)
                 self._output_samples += pcm.size
                 self._changed.notify_all()
-            return True
+        self._tell()
+        return True
 
     def _take_input(self, n_bytes: int) -> bytes:
         """Up to `n_bytes` of input as soon as there is any; nothing at the end."""
@@ -219,7 +233,8 @@ class StreamDecoder:
                 data = data[:n_bytes]
             self._input_bytes -= len(data)
             self._changed.notify_all()
-            return data
+        self._tell()
+        return data
 
 
 class _Pipe:

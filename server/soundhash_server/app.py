@@ -223,9 +223,19 @@ class Server:
         parts = ClipParts(pool, keep_days=settings.explain_days)
         keeper = ClipKeeper(both, parts, keep_days=settings.explain_days)
         closers.push_async_callback(keeper.close)
+        # Threads of their own: a line of clips must not make streams late.
+        live_cpu = CpuPool(settings.effective_cpu_threads, settings.max_pending_matches)
+        closers.callback(live_cpu.close)
         self._live = LiveMatching(
-            self._cpu, both, videos, matches, keeper, max_streams=settings.max_streams
+            live_cpu,
+            both,
+            videos,
+            matches,
+            keeper,
+            max_streams=settings.max_streams,
+            resume_s=settings.stream_resume_s,
         )
+        closers.push_async_callback(self._live.close)
         storage = await asyncio.to_thread(open_storage, settings)
         objects = Objects(pool, storage.name if storage else "")
         media = Media(videos, objects, storage)
@@ -378,7 +388,9 @@ class Server:
         log.info("draining")
         await self._readiness.drain()
         await self._health.drain()
-        await self._guard.drain(self._settings.drain_s)
+        drain_s = self._settings.drain_s
+        # Streams may last for ever: what is known of them is told in time to be read.
+        await asyncio.gather(self._guard.drain(drain_s), self._live.drain(0.5 * drain_s))
         await self._server.stop(grace=0.2)
         await end(*self._tasks, self._warming)
         await self._closers.aclose()

@@ -73,6 +73,17 @@ def not_found(resource_type: str, name: str) -> PlatformError:
     )
 
 
+def draining() -> PlatformError:
+    """UNAVAILABLE: this server ends."""
+    return PlatformError(
+        ErrorKind.UNAVAILABLE,
+        "SERVER_DRAINING",
+        "This server is shutting down.",
+        "Try again; another server or the restarted one will answer.",
+        retry_after_s=1.0,
+    )
+
+
 _PRECONDITIONS = frozenset({"PARAMS_MISMATCH"})
 
 

@@ -69,6 +69,11 @@ def check_shape(events: Events) -> None:
     """What holds for every stream that ends well."""
     assert kinds(events)[-1] == "summary"
     assert "summary" not in kinds(events)[:-1]
+    assert kinds(events).index("opened") == 0
+    assert kinds(events).count("opened") == 1
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    taken = [event.received_bytes for event in events]
+    assert taken == sorted(taken)
     heard = [seconds(event.heard) for event in events]
     assert heard == sorted(heard)
     for kind in ("heard_so_far", "provisional"):
@@ -172,8 +177,13 @@ async def test_unknown_and_silent_audio_end_without_a_match(server: Running) -> 
     for audio in (tune(6.0, 999), np.zeros(48_000, np.float32)):
         events = await listen(server, requests(split(s16(audio), 4000), pcm=PCM))
         check_shape(events)
-        assert set(kinds(events)) == {"heard_so_far", "summary"}
-    assert events[0].heard_so_far.level_db == -120.0
+        assert set(kinds(events)) == {"opened", "heard_so_far", "gap", "summary"}
+        (gap,) = [event.gap for event in events if event.WhichOneof("event") == "gap"]
+        assert (seconds(gap.start), seconds(gap.end)) == (0.0, 6.0)
+    heard = [event.heard_so_far for event in events if event.WhichOneof("event") == "heard_so_far"]
+    assert {(one.level_db, one.peak_db) for one in heard} == {(-120.0, -120.0)}
+    silence = [match_pb2.STREAM_WARNING_SILENCE]
+    assert [list(one.warnings) for one in heard] == 5 * [[]] + (len(heard) - 5) * [silence]
 
 
 @pytest.mark.parametrize(
@@ -251,26 +261,6 @@ async def test_what_a_stream_must_begin_with(server: Running) -> None:
     await streams_end(server)
 
 
-async def test_a_caller_that_leaves_frees_everything(server: Running) -> None:
-    for container in (None, PCM):
-        calls = []
-        for _ in range(8):
-
-            async def forever(pcm: match_pb2.PcmFormat | None = container) -> AsyncIterator:
-                data = s16(tune(3.0, 1)) if pcm else encode(tune(3.0, 1), "mp3")
-                async for request in requests(split(data, 4000), pcm=pcm):
-                    yield request
-                await asyncio.sleep(60)
-
-            call = server.match.MatchStream(forever())
-            await call.read()
-            calls.append(call)
-        for call in calls:
-            call.cancel()
-        await streams_end(server)
-        assert not [thread for thread in threading.enumerate() if "decoder" in thread.name]
-
-
 @pytest.fixture(scope="module")
 async def strict(
     database_factory: Callable[[], AsyncIterator[str]],
@@ -281,9 +271,31 @@ async def strict(
     async for url in database_factory():
         folder = tmp_path_factory.mktemp("strict")
         async with running(
-            url, valkey_server.url, folder, stream_idle_s=0.5, max_streams=2
+            url, valkey_server.url, folder, stream_idle_s=0.5, stream_resume_s=0, max_streams=2
         ) as made:
             yield made
+
+
+async def test_a_caller_that_leaves_frees_everything(strict: Running) -> None:
+    """Where streams are not kept for clients that come back."""
+    for container in (None, PCM):
+        calls = []
+        for _ in range(2):
+
+            async def forever(pcm: match_pb2.PcmFormat | None = container) -> AsyncIterator:
+                data = s16(tune(3.0, 1)) if pcm else encode(tune(3.0, 1), "mp3")
+                async for request in requests(split(data, 4000), pcm=pcm):
+                    yield request
+                await asyncio.sleep(60)
+
+            call = strict.match.MatchStream(forever())
+            await call.read()
+            await call.read()
+            calls.append(call)
+        for call in calls:
+            call.cancel()
+        await streams_end(strict)
+        await eventually(lambda: not any("decoder" in t.name for t in threading.enumerate()))
 
 
 async def test_a_stream_that_sends_nothing_is_ended(strict: Running) -> None:

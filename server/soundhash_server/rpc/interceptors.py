@@ -14,7 +14,7 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
-from soundhash_server.errors import ErrorKind, PlatformError
+from soundhash_server.errors import ErrorKind, PlatformError, draining
 from soundhash_server.rpc.errors import to_platform_error, to_status, unforeseen
 from soundhash_server.rpc.validation import parse
 from soundhash_server.services.readiness import Readiness
@@ -59,13 +59,14 @@ class _Inbox:
         self._read = read
         self._idle_s = idle_s
         self._over = False
+        self._reading: asyncio.Future[Any] | None = None
 
     async def messages(self) -> AsyncIterator[Any]:
         """The messages, each checked. Raises STREAM_IDLE."""
         while not self._over:
             try:
                 async with asyncio.timeout(self._idle_s):
-                    data = await self._context.read()
+                    data = await self._next()
             except TimeoutError:
                 self._over = True
                 raise _idle(f"nothing was sent for {self._idle_s:g} s") from None
@@ -80,10 +81,26 @@ class _Inbox:
         try:
             async with asyncio.timeout(_LET_FINISH_S):
                 while not self._over:
-                    self._over = await self._context.read() is grpc.aio.EOF
+                    self._over = await self._next() is grpc.aio.EOF
         except Exception:
-            # Too late, or gRPC is still busy with a read that was given up: it was worth a try.
+            # Too late: it was worth a try.
             self._over = True
+
+    async def _next(self) -> Any:
+        """What comes next. gRPC does not give up a read once it has begun: a reader that is
+        cancelled leaves it to the next one."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._context.read())
+            self._reading.add_done_callback(_looked_at)
+        data = await asyncio.shield(self._reading)
+        self._reading = None
+        return data
+
+
+def _looked_at(reading: asyncio.Future[Any]) -> None:
+    """So that asyncio does not complain about a read that nobody waits for any more."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 class CallGuard(grpc.aio.ServerInterceptor):
@@ -211,7 +228,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
                 code = "CANCELLED"
                 raise
             task.uncancel()
-            error = _draining()
+            error = draining()
             code, reason = error.kind.value, error.reason
             await self._abort(context, error, call)
         except Exception as raised:
@@ -235,7 +252,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
     def _admit(self) -> None:
         if self._readiness.draining:
-            raise _draining()
+            raise draining()
         if not self._readiness.started:
             waiting_for = ", ".join(self._readiness.missing)
             raise PlatformError(
@@ -286,16 +303,6 @@ def _request_id(context: Context) -> str:
         if key == "x-request-id" and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
     return uuid.uuid4().hex
-
-
-def _draining() -> PlatformError:
-    return PlatformError(
-        ErrorKind.UNAVAILABLE,
-        "SERVER_DRAINING",
-        "This server is shutting down.",
-        "Try again; another server or the restarted one will answer.",
-        retry_after_s=1.0,
-    )
 
 
 def _idle(what: str) -> PlatformError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from uuid import UUID
 
@@ -26,6 +27,8 @@ from soundhash_server.services.explaining import Explaining
 from soundhash_server.services.live import LiveMatching, StreamConfig, Told
 from soundhash_server.services.matching import Matching, match_options
 from soundhash_server.services.url_matching import UrlMatching, UrlQuestion
+
+_BROKEN_S = 0.05
 
 
 class MatchServicer(match_pb2_grpc.MatchServiceServicer):
@@ -67,17 +70,9 @@ class MatchServicer(match_pb2_grpc.MatchServiceServicer):
                 "The first message of a stream has no config.",
                 "Send a message with config first, then the audio.",
             )
-        config = StreamConfig(
-            pcm=pcm_format(first.config.pcm) if first.config.HasField("pcm") else None,
-            options=self._options(first.config.options),
-            stop_after_first=first.config.stop_after_first,
-            window_s=seconds(first.config.window) if first.config.HasField("window") else None,
-        )
-        async with aclosing(self._live.run(config, _audio(request_iterator))) as events:
-            sequence = 0
-            async for event in events:
-                sequence += 1
-                yield stream_message(Told(sequence, 0, event))
+        async with aclosing(self._stream(first.config, _audio(request_iterator))) as events:
+            async for told in events:
+                yield stream_message(told)
 
     async def MatchUrl(
         self, request: match_pb2.MatchUrlRequest, context: Context
@@ -121,6 +116,19 @@ class MatchServicer(match_pb2_grpc.MatchServiceServicer):
             made = self._explaining.explain_clip(request.content, uuid_or_none(request.video_id))
         return explained_message(await made)
 
+    def _stream(
+        self, asked: match_pb2.MatchStreamConfig, audio: AsyncIterator[bytes]
+    ) -> AsyncGenerator[Told, None]:
+        if asked.HasField("resume"):
+            return self._live.resume(asked.resume.token, asked.resume.last_sequence, audio)
+        config = StreamConfig(
+            pcm=pcm_format(asked.pcm) if asked.HasField("pcm") else None,
+            options=self._options(asked.options),
+            stop_after_first=asked.stop_after_first,
+            window_s=seconds(asked.window) if asked.HasField("window") else None,
+        )
+        return self._live.open(config, audio)
+
     def _options(self, options: match_pb2.MatchOptions) -> MatchOptions:
         return match_options(options.top, options.min_confidence, self._max_clip_s)
 
@@ -135,3 +143,6 @@ async def _audio(requests: AsyncIterator[match_pb2.MatchStreamRequest]) -> Async
                 "Send one config, then audio only.",
             )
         yield request.audio
+    # For gRPC the messages of a broken connection end like others, and the cancellation follows:
+    # the audio is over when none does.
+    await asyncio.sleep(_BROKEN_S)

@@ -29,6 +29,8 @@ class CpuPool:
 
     def __init__(self, threads: int, max_pending: int) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="cpu")
+        self.threads = threads
+        """Pieces of work that run at once."""
         self._max_pending = max_pending
         self._pending = 0
         self._pending_bytes = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -36,8 +37,8 @@ class AudioSource(Protocol):
 class ContainerSource:
     """Media in a container, decoded by a thread of the engine."""
 
-    def __init__(self) -> None:
-        self._decoder = StreamDecoder()
+    def __init__(self, moved: Callable[[], None]) -> None:
+        self._decoder = StreamDecoder(moved=moved)
         self.feed = self._decoder.try_feed
         self.end = self._decoder.end_of_input
         self.close = self._decoder.close
@@ -81,9 +82,12 @@ class RawSource:
         self._waiting = None
 
 
-def open_source(pcm_format: PcmFormat | None) -> AudioSource:
-    """A source for raw samples, or for media in a container."""
-    return ContainerSource() if pcm_format is None else RawSource(pcm_format)
+def open_source(pcm_format: PcmFormat | None, moved: Callable[[], None]) -> AudioSource:
+    """A source for raw samples, or for media in a container.
+
+    moved: called from any thread when there is more to read, room, or an end, though nobody feeds.
+    """
+    return ContainerSource(moved) if pcm_format is None else RawSource(pcm_format)
 
 
 def level_db(pcm: Pcm) -> float:
