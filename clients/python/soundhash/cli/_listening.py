@@ -179,8 +179,7 @@ def perhaps(event: ProvisionalMatch) -> str:
     """A match that may change; markup."""
     found = event.match
     return (
-        f"[yellow]perhaps[/] {output.linked(one_line(found.title), found.source_url)} "
-        f"at {output.clock(found.video_end_s)} "
+        f"[yellow]perhaps[/] {_named(found)} at {output.place_end(found)} "
         f"[dim]confidence {found.confidence:.0%}, stability {event.stability:.0%}[/]"
     )
 
@@ -190,8 +189,7 @@ def final_line(found: Match) -> str:
     link = f"  {output.escape(found.source_url)}" if found.source_url else ""
     return (
         f"{output.span(found.clip_start_s, found.clip_end_s)}  [green]match[/]   "
-        f"{output.linked(one_line(found.title), found.source_url)} "
-        f"at {output.span(found.video_start_s, found.video_end_s)} "
+        f"{_named(found)} at {output.place(found)} "
         f"[dim]speed {found.speed:.3f}, confidence {found.confidence:.1%}[/]{link}"
     )
 
@@ -212,8 +210,8 @@ def print_timeline(timeline: Timeline, heard_s: float) -> None:
         rows.append(
             (
                 time,
-                output.linked(one_line(found.title), found.source_url),
-                output.span(found.video_start_s, found.video_end_s),
+                _named(found),
+                output.place(found),
                 f"{found.speed:.3f}",
                 f"{found.confidence:.1%}",
             )
@@ -304,6 +302,13 @@ def timeline_json(timeline: Timeline, heard_s: float) -> dict[str, Any]:
             for entry in timeline
         ],
     }
+
+
+def _named(found: Match) -> str:
+    """What a match is with, on one line; markup."""
+    if found.on_air is not None:
+        return output.named(found)
+    return output.linked(one_line(found.title), found.source_url)
 
 
 def one_line(title: str) -> str:

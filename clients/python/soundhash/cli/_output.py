@@ -27,6 +27,7 @@ __all__ = [
     "named",
     "no_match",
     "place",
+    "place_end",
     "print_error",
     "print_json",
     "print_missing",
@@ -213,9 +214,21 @@ def place(found: Match) -> str:
     """Where in the video, or when it was on the air, in the local zone."""
     if found.on_air is None:
         return span(found.video_start_s, found.video_end_s)
-    start, end = found.on_air.start_time.astimezone(), found.on_air.end_time.astimezone()
-    year = "" if start.year == datetime.now(start.tzinfo).year else f" {start.year}"
-    return f"{start.day} {start:%b}{year} {start:%H:%M:%S} – {end:%H:%M:%S}"
+    end = found.on_air.end_time.astimezone()
+    return f"{_air_moment(found.on_air.start_time)} – {end:%H:%M:%S}"
+
+
+def place_end(found: Match) -> str:
+    """How far it has come in the video, or when that was on the air."""
+    if found.on_air is None:
+        return clock(found.video_end_s)
+    return _air_moment(found.on_air.end_time)
+
+
+def _air_moment(value: datetime) -> str:
+    local = value.astimezone()
+    year = "" if local.year == datetime.now(local.tzinfo).year else f" {local.year}"
+    return f"{local.day} {local:%b}{year} {local:%H:%M:%S}"
 
 
 def linked(title: str, url: str) -> str:
