@@ -303,7 +303,9 @@ async def _for_callers(held: Connection, monitor: Monitor) -> Monitor:
 
 async def _filled_in(held: Connection, monitors: Sequence[Monitor]) -> list[Monitor]:
     """The monitors with what is stored elsewhere: what goes on, and what is indexed of them."""
-    current = await latest_ongoing(held, [monitor.id for monitor in monitors])
+    # Where nobody listens, what went on when the worker vanished is not what is on now.
+    carried = [one.id for one in monitors if one.state is not MonitorState.WAITING]
+    current = await latest_ongoing(held, carried)
     rows = await held.fetch(
         # Parts overlap: what is on the air once counts once.
         """SELECT monitor_id, extract(epoch FROM sum(upper(kept) - lower(kept))) AS kept_s
