@@ -15,16 +15,15 @@ from soundhash_engine.align import refine
 from soundhash_engine.comparison import features_of
 from soundhash_engine.duplicate_join import TimeLine
 from soundhash_engine.glance import is_unchanged
+from soundhash_engine.jit import kernel
 from soundhash_engine.params import PARAMS, Params
 from soundhash_engine.patch import (
     BLOCK_ROWS,
     block_correlations,
     centre_patch,
-    integrate,
-    read_patch,
 )
 from soundhash_engine.score import score
-from soundhash_engine.types import Fingerprint, QueryFeatures
+from soundhash_engine.types import Fingerprint, Landmarks
 from soundhash_engine.verify import prepare, verify
 
 WINDOW_FRAMES = 624
@@ -41,6 +40,8 @@ END_S = 20.0
 """A line ends where so much of it is something else."""
 EDGE_S = 1.5
 """A passage that begins or ends so near to a recording's end reaches it."""
+LEAST_CORRELATION = 0.12
+LEAST_BANDS = 10
 LEAST_INLIERS = 10
 MOST_STEP_FRAMES = 6.0
 TEMPO_WINDOWS = 6
@@ -129,8 +130,7 @@ class PairFollower:
         if length < LEAST_WINDOW_FRAMES // 2:
             return None
         params, volume = self._params, self._volume
-        features = features_of(self._second, start, length, params)
-        marks = features.landmarks
+        marks = self._marks(start, length)
         if not len(marks):
             return None
         base = float(volume.base_frame[self._row])
@@ -138,17 +138,21 @@ class PairFollower:
         position = first_frame + tempo * (centre - second_frame) + base
         if not base <= position <= base + self._n_first:
             return None
-        query = prepare(features.contrast, marks, params)
         position, pitch, tempo, _ = refine(
             volume.peaks,
             volume.block,
             marks.time,
             marks.bin,
-            query.centre_half,
+            float(length - 1),
             position,
             pitch,
             tempo,
         )
+        # Most of what keys bring together is not the same sound; this costs a tenth.
+        if self._correlated(start, length, position - base, tempo, pitch)[0] < LEAST_CORRELATION:
+            return None
+        features = features_of(self._second, start, length, params)
+        query = prepare(features.contrast, features.landmarks, params)
         best: Place | None = None
         unchanged = is_unchanged(pitch, tempo, length)
         for identity in (True, False) if unchanged else (False,):
@@ -215,24 +219,44 @@ class PairFollower:
         self, start: int, length: int, points: list[_Point], hit: Place
     ) -> list[_Block] | None:
         """Half seconds of one window; None when the first recording has no such place."""
-        params = self._params
-        features = features_of(self._second, start, length, params)
         centre = start + 0.5 * (length - 1)
         tempo = _tempo(points, hit)
         position = points[-1].first + tempo * (centre - points[-1].second)
         reach = 0.5 * length * tempo
         if position + reach < 0 or position - reach > self._n_first:
             return None
-        position, told = self._refined(features, position, hit, tempo)
+        marks = self._marks(start, length)
+        position, told = self._refined(marks, position, hit, tempo)
         if told and abs(centre - points[-1].second) >= LEAST_WINDOW_FRAMES:
             points.append(_Point(centre, position))
-        return self._blocks(features, start, centre, position, tempo, hit.pitch)
+        _, blocks = self._correlated(start, length, position, tempo, hit.pitch)
+        half = 0.5 * self._params.descriptor_frames
+        out = []
+        for first_row, last_row, value in blocks:
+            # A row's middle lies half its length after its first frame.
+            ours = (start + 2 * half * first_row, start + 2 * half * last_row)
+            theirs = tuple(position + tempo * (x - centre) for x in ours)
+            near = np.searchsorted(marks.time, (2 * (ours[0] - start), 2 * (ours[1] - start)))
+            silent = bool(near[1] - near[0] <= 1)
+            out.append(_Block(ours, (theirs[0], theirs[1]), value, silent))
+        return out
+
+    def _marks(self, start: int, length: int) -> Landmarks:
+        """Landmarks of a window of the second recording, times from its start."""
+        marks = self._second.landmarks
+        low, high = np.searchsorted(marks.time, (2 * start, 2 * (start + length)))
+        return Landmarks(
+            time=marks.time[low:high] - np.int32(2 * start),
+            bin=marks.bin[low:high],
+            strength=marks.strength[low:high],
+            rank=marks.rank[low:high],
+            n_frames=length,
+        )
 
     def _refined(
-        self, features: QueryFeatures, position: float, hit: Place, tempo: float
+        self, marks: Landmarks, position: float, hit: Place, tempo: float
     ) -> tuple[float, bool]:
         """The place after a look at the landmarks, and whether they said something."""
-        marks = features.landmarks
         if not len(marks):
             return position, False
         base = float(self._volume.base_frame[self._row])
@@ -251,53 +275,40 @@ class PairFollower:
             return position, False
         return float(found - base), True
 
-    def _blocks(
-        self,
-        features: QueryFeatures,
-        start: int,
-        centre: float,
-        position: float,
-        tempo: float,
-        pitch: float,
-    ) -> list[_Block]:
+    def _correlated(
+        self, start: int, length: int, position: float, tempo: float, pitch: float
+    ) -> tuple[float, list[tuple[int, int, float]]]:
+        """How the stored descriptors of a window correlate: in all, and by half seconds.
+
+        A half second is its first and last row (exclusive) of the window.
+        """
         params = self._params
         step = params.descriptor_frames
-        most = int(features.landmarks.n_frames * tempo / step) + 3
-        clip = np.zeros((most, params.descriptor_bands), np.float32)
-        reference = np.zeros_like(clip)
-        middle = np.zeros(most, np.float64)
-        rows, bands = read_patch(
-            integrate(features.contrast),
+        rows = length // step
+        ours = np.zeros((rows, params.descriptor_bands), np.float32)
+        theirs = np.zeros_like(ours)
+        first, last, bands = lay_descriptors(
+            self._second.descriptor[start // step : start // step + rows],
             self._descriptor,
-            0,
             params.descriptor_bands,
-            step,
-            params.descriptor_bins,
-            params.descriptor_clip_steps,
-            params.descriptor_step_neper,
-            position,
-            pitch,
+            (position - tempo * 0.5 * (length - 1)) / step,
             tempo,
-            clip,
-            reference,
-            middle,
+            pitch / params.descriptor_bins,
+            ours,
+            theirs,
         )
-        if rows < BLOCK_ROWS or bands < 10:
-            return []
-        centre_patch(clip, rows, bands)
-        centre_patch(reference, rows, bands)
-        values = block_correlations(clip, reference, rows, bands)
-        half = 0.5 * step / tempo
-        marks = features.landmarks.time
-        out = []
-        for k, value in enumerate(values.tolist()):
-            last = rows if k == values.size - 1 else (k + 1) * BLOCK_ROWS
-            low, high = middle[k * BLOCK_ROWS] - half, middle[last - 1] + half
-            near = np.searchsorted(marks, (2 * low, 2 * high))
-            ours = (start + low, start + high)
-            theirs = tuple(position + tempo * (x - centre) for x in ours)
-            out.append(_Block(ours, (theirs[0], theirs[1]), value, bool(near[1] - near[0] <= 1)))
-        return out
+        if last - first < BLOCK_ROWS or bands < LEAST_BANDS:
+            return 0.0, []
+        ours, theirs = ours[first:last], theirs[first:last]
+        centre_patch(ours, last - first, bands)
+        centre_patch(theirs, last - first, bands)
+        values = block_correlations(ours, theirs, last - first, bands)
+        ends = [*range(BLOCK_ROWS, BLOCK_ROWS * len(values), BLOCK_ROWS), last - first]
+        begins = [0, *ends[:-1]]
+        return float(correlate(ours, theirs, bands)), [
+            (first + begin, first + end, value)
+            for begin, end, value in zip(begins, ends, values.tolist(), strict=True)
+        ]
 
     def _passages(self, blocks: list[_Block], hit: Place) -> list[Passage]:
         """Runs of blocks that are the same sound."""
@@ -349,6 +360,68 @@ class PairFollower:
             pitch=0.0 if unchanged or hit.identity else hit.pitch,
             score=hit.score,
         )
+
+
+@kernel
+def lay_descriptors(
+    ours: NDArray[np.uint8],
+    theirs: NDArray[np.uint8],
+    n_bands: int,
+    row: float,
+    tempo: float,
+    pitch: float,
+    out_ours: NDArray[np.float32],
+    out_theirs: NDArray[np.float32],
+) -> tuple[int, int, int]:
+    """Packed rows beside those of another recording that lie on them, in steps of contrast.
+
+    ``row``: of the other one at the first of ours; ``tempo``: rows of it in a row of ours;
+    ``pitch``: bands that ours lie higher. Both are read between rows and bands. Returns the first
+    and the last row (exclusive) that the other one has, and the bands that both have.
+    """
+    low = max(0, int(np.ceil(pitch)))
+    high = min(n_bands, int(np.floor(n_bands - 1 + pitch)) + 1)
+    bands = max(0, high - low)
+    first = ours.shape[0]
+    last = 0
+    for t in range(ours.shape[0]):
+        at = row + tempo * t
+        r = int(np.floor(at))
+        if r < 0 or r + 1 >= theirs.shape[0]:
+            continue
+        part = np.float32(at - r)
+        first = min(first, t)
+        last = t + 1
+        for k in range(bands):
+            b = low + k
+            byte = ours[t, b // 2]
+            out_ours[t, k] = np.float32(byte >> 4 if b % 2 else byte & 15)
+            there = b - pitch
+            c = int(np.floor(there))
+            aside = np.float32(there - c)
+            total = np.float32(0.0)
+            for i in range(2):
+                for j in range(2):
+                    weight = (part if i else 1 - part) * (aside if j else 1 - aside)
+                    if weight > 0.0:
+                        byte = theirs[r + i, (c + j) // 2]
+                        total += weight * np.float32(byte >> 4 if (c + j) % 2 else byte & 15)
+            out_theirs[t, k] = total
+    return first, last, bands
+
+
+@kernel
+def correlate(ours: NDArray[np.float32], theirs: NDArray[np.float32], bands: int) -> float:
+    """Correlation of centred patches."""
+    xx = 0.0
+    yy = 0.0
+    xy = 0.0
+    for t in range(ours.shape[0]):
+        for b in range(bands):
+            xx += ours[t, b] * ours[t, b]
+            yy += theirs[t, b] * theirs[t, b]
+            xy += ours[t, b] * theirs[t, b]
+    return float(xy / np.sqrt(xx * yy)) if xx > 0.0 and yy > 0.0 else 0.0
 
 
 def _tempo(points: list[_Point], hit: Place) -> float:
