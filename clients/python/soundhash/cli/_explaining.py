@@ -88,6 +88,8 @@ def print_explanation(why: Explanation) -> None:
     out = output.console()
     out.print(f"[bold]{output.linked(place.title, place.source_url)}[/]")
     out.print(f"{places(why)}, {change(place)}", soft_wrap=True)
+    if why.match.on_air is not None:
+        out.print(f"{output.named(why.match)}, {output.place(why.match)}", soft_wrap=True)
     out.print(
         f"{answered(why)}: score {number(place.score)}, answered from {why.match_score:.1f} on; "
         f"confidence {probability(place.confidence)}",
