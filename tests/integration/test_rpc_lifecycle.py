@@ -312,6 +312,7 @@ async def test_calls_that_outlast_draining_are_cut(
                     yield match_pb2.MatchStreamRequest(audio=bytes(1600))
 
             call = callers.match.MatchStream(endless())
+            assert (await call.read()).HasField("opened")
             assert (await call.read()).heard_so_far.level_db == -120.0
             process.popen.send_signal(signal.SIGINT)
             with refused("UNAVAILABLE", "SERVER_DRAINING"):

@@ -234,8 +234,14 @@ class CallGuard(grpc.aio.ServerInterceptor):
         except Exception as raised:
             error = self._translate(raised, call)
             code, reason = error.kind.value, error.reason
-            if inbox is not None:
-                await inbox.let_finish()
+            try:
+                if inbox is not None:
+                    await inbox.let_finish()
+            except asyncio.CancelledError:
+                if not call.stopped_by_server:
+                    raise
+                # The caller is told what it was all the same.
+                task.uncancel()
             await self._abort(context, error, call)
         finally:
             self._calls.discard(call)
