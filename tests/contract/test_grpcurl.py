@@ -23,6 +23,8 @@ SERVICES = {
         "SearchVideos",
         "UpdateVideo",
         "DeleteVideo",
+        "FindDuplicates",
+        "ListDuplicates",
     },
     "soundhash.v1.ClipService": {
         "SubmitClips",
