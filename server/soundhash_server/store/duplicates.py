@@ -64,10 +64,11 @@ class Duplicates:
             await held.execute(
                 """INSERT INTO duplicate_pairs AS d (job_id, first_id, second_id, kind, ranges,
                     shared_s, first_share, second_share)
-                SELECT $1, a.id, b.id, i.kind, i.ranges, i.shared_s, i.first_share, i.second_share
+                SELECT $1, a.id, b.id, i.kind, i.held -> 'ranges', i.shared_s, i.first_share,
+                    i.second_share
                 FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::jsonb[], $6::float8[],
                     $7::float8[], $8::float8[])
-                    AS i (first, second, kind, ranges, shared_s, first_share, second_share)
+                    AS i (first, second, kind, held, shared_s, first_share, second_share)
                 JOIN videos AS a ON a.recording_id = i.first
                 JOIN videos AS b ON b.recording_id = i.second
                 FOR KEY SHARE OF a, b
@@ -79,7 +80,8 @@ class Duplicates:
                 [pair.first_recording for pair in pairs],
                 [pair.second_recording for pair in pairs],
                 [pair.kind.value for pair in pairs],
-                [[dataclasses.asdict(one) for one in pair.ranges] for pair in pairs],
+                # A list of lists would be an array of two dimensions.
+                [{"ranges": [dataclasses.asdict(one) for one in pair.ranges]} for pair in pairs],
                 [pair.shared_s for pair in pairs],
                 [pair.first_share for pair in pairs],
                 [pair.second_share for pair in pairs],
