@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from soundhash_engine.index import Snapshot
-from soundhash_engine.live_tracks import Track, Tracks, stability
+from soundhash_engine.live_tracks import Track, Tracks, View, stability
 from soundhash_engine.matcher import (
     CONTEXT_S,
     DOUBT_MARGIN,
@@ -162,13 +162,17 @@ class LiveMatcher:
         search = ClipSearch(snapshot, self._params)
         deeper, weighs = self._next_turn(now_s)
         rounds = _CHEAP if deeper is None else (*_CHEAP, deeper)
-        found = search.window(window, begin_s, self._tracks.known(begin_s), rounds=rounds)
+        # A stream that is muted for hours costs nothing.
+        known = self._tracks.known(begin_s)
+        found = search.window(window, begin_s, known, rounds=rounds) if window.any() else []
         self._suspect(found, least)
         if weighs:
             found = found + self._weigh(search, now_s)
         self.missing.update(search.missing)
         open_before = len(self._tracks)
-        self._tracks.take(p for p in found if p.hit.score >= least)
+        context_s = now_s - self._context.size / rate
+        view = View((begin_s, context_s), now_s)
+        self._tracks.take((p for p in found if p.hit.score >= least), view)
         finals, changed = self._tracks.close(now_s, begin_s, snapshot)
         if finals or len(self._tracks) < open_before:
             self._new_until_s = now_s + NEW_S

@@ -5,13 +5,17 @@ import math
 from collections.abc import Iterable, Iterator
 
 from soundhash_engine.index import Snapshot
-from soundhash_engine.matcher import CONTEXT_S, Match, Passage, thresholds, to_match
+from soundhash_engine.matcher import CONTEXT_S, EDGE_S, Match, Passage, thresholds, to_match
 
 GONE_S = 3.0
 """A passage that ended this long ago is over if its recording is, or if something else plays."""
 REST_S = 12.0
 """One that ended this long ago is over in any case. Until then it may go on: a rest in the music,
 noise over it."""
+NEAR_S = EDGE_S + 0.5
+"""A passage that ends no further before the end that one step earlier was reached shows the true
+end."""
+_SAME_S = 1e-6
 SUPPORTED_STEPS = 2
 """An answer that fewer steps have seen, and that is not sure, was chance."""
 MOST_TRACKS = 16
@@ -25,6 +29,14 @@ DOUBLED = 0.5
 one is told."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class View:
+    """What a step looks at: windows of the stream that begin at ``begins_s`` and end now."""
+
+    begins_s: tuple[float, ...]
+    now_s: float
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class Track:
     """A line through the stream, in its seconds.
@@ -32,6 +44,7 @@ class Track:
     best         the passage with the highest score: it gives the score
     first, last  the passages that reached its ends: a drifting player moves the line
     latest       the newest passage: where the line is tried next
+    reached_s    the latest end of a window that it reached
     steps        of the matcher that have seen it; changed: the last one has
     """
 
@@ -41,6 +54,7 @@ class Track:
     latest: Passage
     start_s: float
     end_s: float
+    reached_s: float
     steps: int = 1
     changed: bool = True
 
@@ -48,16 +62,23 @@ class Track:
     def begun(cls, passage: Passage, not_before_s: float) -> "Track":
         """A line that a first passage has shown."""
         start_s = min(max(passage.start_s, not_before_s), passage.end_s)
-        return cls(passage, passage, passage, passage, start_s, passage.end_s)
+        return cls(passage, passage, passage, passage, start_s, passage.end_s, passage.end_s)
 
-    def absorb(self, passage: Passage) -> None:
-        """Go on with a passage on the same line."""
+    def absorb(self, passage: Passage, view: "View") -> None:
+        """Go on with a passage on the same line.
+
+        A passage that ends near to its window's end reaches it (`EDGE_S`). A window that sees more
+        tells where it really is.
+        """
         if passage.hit.score > self.best.hit.score:
             self.best = passage
-        if passage.start_s < self.start_s:
+        at_edge = passage.start_s in view.begins_s
+        if passage.start_s < self.start_s - (EDGE_S if at_edge else 0.0):
             self.first, self.start_s = passage, passage.start_s
-        if passage.end_s >= self.end_s:
+        if passage.end_s >= self.end_s or self.reached_s - passage.end_s <= NEAR_S:
             self.last, self.end_s = passage, passage.end_s
+        if passage.end_s > view.now_s - _SAME_S:
+            self.reached_s = view.now_s
         self.latest = passage
         self.steps += 1
         self.changed = True
@@ -121,12 +142,12 @@ class Tracks:
         """Where lines that reach beyond ``begin_s`` were seen last."""
         return tuple(track.latest for track in self._open if track.end_s > begin_s)
 
-    def take(self, found: Iterable[Passage]) -> None:
+    def take(self, found: Iterable[Passage], view: View) -> None:
         """Passages of one step: they go on with lines or begin new ones."""
         for track in self._open:
             track.changed = False
         for passage in found:
-            self._absorb(passage)
+            self._absorb(passage, view)
 
     def close(
         self, now_s: float, begin_s: float, snapshot: Snapshot
@@ -155,10 +176,10 @@ class Tracks:
         self._open.clear()
         return finals
 
-    def _absorb(self, passage: Passage) -> None:
+    def _absorb(self, passage: Passage, view: View) -> None:
         for track in self._open:
             if passage.start_s <= track.end_s + REST_S and track.latest.same_line(passage):
-                track.absorb(passage)
+                track.absorb(passage, view)
                 return
         not_before_s = -math.inf
         for track in self._ended:
@@ -209,10 +230,10 @@ class Tracks:
 
 
 def _best_of_each(tracks: list[Track]) -> list[Track]:
-    """The best lines of the index, and as many of what is beside it: see `Snapshot.beside`."""
+    """The best lines of the index, and some of what is beside it: see `Snapshot.beside`."""
     tracks = sorted(tracks, key=lambda t: -t.best.hit.score)
-    groups = ([t for t in tracks if t.best.hit.aside == aside] for aside in (False, True))
-    return [track for group in groups for track in group[:MOST_TRACKS]]
+    own = [t for t in tracks if not t.best.hit.aside][:MOST_TRACKS]
+    return own + [t for t in tracks if t.best.hit.aside][:MOST_ASIDE]
 
 
 def _rivals(track: Track, passage: Passage) -> bool:
