@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from soundhash_engine.index import Snapshot
 from soundhash_engine.matcher import CONTEXT_S, EDGE_S, Match, Passage, thresholds, to_match
+from soundhash_engine.window import MOST_ASIDE
 
 GONE_S = 3.0
 """A passage that ended this long ago is over if its recording is, or if something else plays."""

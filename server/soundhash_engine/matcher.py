@@ -24,7 +24,7 @@ from soundhash_engine.score import (
     confidence,
 )
 from soundhash_engine.types import Pcm, QueryFeatures
-from soundhash_engine.window import ROUNDS, Hit, Round, WindowSearch
+from soundhash_engine.window import MOST_ASIDE, ROUNDS, Hit, Round, WindowSearch
 
 SINGLE_WINDOW_S = 12.0
 WINDOW_S = 10.0
@@ -49,7 +49,7 @@ be too little, of thirty enough."""
 DOUBT_MARGIN = 7.0
 """Lines this far below the threshold are still weighed."""
 MOST_DOUBTFUL = 12
-MOST_ASIDE = 4
+ASIDE_TIMES = 4
 """Of what is beside the index so many times more matches are returned: the caller joins those that
 are pieces of one."""
 LINE_S = 0.4
@@ -62,8 +62,8 @@ LINE_PITCH_BINS = 1.5
 class MatchOptions:
     """What a caller wants of an answer.
 
-    top             most matches that are returned; beside an index of two parts (see
-                    `Snapshot.beside`) up to `MOST_ASIDE` times as many more of what is aside
+    top             most matches that are returned; of what lies beside the index (see
+                    `Snapshot.beside`) up to `ASIDE_TIMES` as many more
     min_confidence  0 … 1; matches below it are left out
     max_clip_s      longer clips are refused
     """
@@ -221,8 +221,11 @@ def _distinct(passages: list[Passage]) -> list[Passage]:
 class ClipSearch:
     """Searches the windows of one clip; counts what it did."""
 
-    def __init__(self, snapshot: Snapshot, params: Params = PARAMS) -> None:
+    def __init__(
+        self, snapshot: Snapshot, params: Params = PARAMS, *, most_aside: int = MOST_ASIDE
+    ) -> None:
         self._snapshot = snapshot
+        self._most_aside = most_aside
         self._params = params
         self._least, _ = thresholds(snapshot)
         # The right place scores no higher in a large catalogue: there is nothing to wait for.
@@ -269,7 +272,7 @@ class ClipSearch:
         self.landmarks += len(features.landmarks)
         if not len(features.landmarks):
             return []
-        search = WindowSearch(self._snapshot, features, params)
+        search = WindowSearch(self._snapshot, features, params, most_aside=self._most_aside)
         self._try_lines(search, features, begin_s, known)
         return self._result(search, features, begin_s, rounds)
 
@@ -292,7 +295,7 @@ class ClipSearch:
         if not lines:
             return []
         features = query_features(pcm, self._params)
-        search = WindowSearch(self._snapshot, features, self._params)
+        search = WindowSearch(self._snapshot, features, self._params, most_aside=self._most_aside)
         self._try_lines(search, features, begin_s, lines)
         return self._result(search, features, begin_s, rounds=())
 
@@ -414,7 +417,7 @@ def collect(passages: list[Passage], snapshot: Snapshot, options: MatchOptions) 
     """Matches of all windows' passages: merged, above the threshold, best first."""
     least, _ = thresholds(snapshot)
     matches: list[Match] = []
-    left = {False: options.top, True: MOST_ASIDE * options.top}
+    left = {False: options.top, True: ASIDE_TIMES * options.top}
     supporting = [p for p in passages if p.hit.score >= least - SUPPORT_MARGIN]
     for group in _merge(supporting):
         match = to_match(group, snapshot)
@@ -472,7 +475,8 @@ def match(
     if duration_s > options.max_clip_s:
         raise ClipTooLong(f"the clip has {duration_s:.0f} s, at most {options.max_clip_s:.0f}")
     pcm = np.ascontiguousarray(pcm, np.float32)
-    search = ClipSearch(snapshot, params)
+    # A place may lie in two recordings that overlap.
+    search = ClipSearch(snapshot, params, most_aside=2 * options.top)
     least, _ = thresholds(snapshot)
     passages: list[Passage] = []
     known: tuple[Passage, ...] = ()

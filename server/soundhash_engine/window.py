@@ -43,6 +43,9 @@ GLANCE_LEAST = 0.0
 LOOP_GLANCE = 1.5
 """Candidates this near to the best glance are verified too: loops and near copies."""
 MOST_LOOPS = 12
+MOST_ASIDE = 4
+"""So many places are verified of what lies beside the index, unless more are asked for: it repeats
+itself without end, and a few of its turns say what there is to say."""
 SCAN_HOURS = 100.0
 SCAN_S = 6.0
 """The triples of a short clip reach beyond its end, and a voice on top leaves few of them. In a
@@ -135,9 +138,15 @@ class WindowSearch:
     """The search for one window; holds what the rounds share."""
 
     def __init__(
-        self, snapshot: Snapshot, features: QueryFeatures, params: Params = PARAMS
+        self,
+        snapshot: Snapshot,
+        features: QueryFeatures,
+        params: Params = PARAMS,
+        *,
+        most_aside: int = MOST_ASIDE,
     ) -> None:
         self._snapshot = snapshot
+        self._most_aside = most_aside
         # Volumes from this one on are aside: they have candidates of their own.
         self._first_aside = len(snapshot.volumes) - snapshot.aside
         self._hours = snapshot.hours - snapshot.hours_aside
@@ -349,8 +358,12 @@ class WindowSearch:
         aside = candidates.volume >= self._first_aside
         for is_aside in (False, True):
             mine = np.flatnonzero(aside == is_aside)
-            if len(mine):
+            if len(mine) and not (is_aside and self._enough_aside()):
                 self._confirm_some(candidates.take(mine), rows[mine], most, is_aside)
+
+    def _enough_aside(self) -> bool:
+        sure = {hit.recording_id for hit in self._hits if hit.aside and hit.score >= self._sure}
+        return len(sure) >= self._most_aside
 
     def _confirm_some(
         self, candidates: Candidates, rows: NDArray[np.int64], most: int, aside: bool
@@ -379,6 +392,7 @@ class WindowSearch:
         aside: bool,
     ) -> None:
         """Verify those of ``some`` that pass a glance, the best first, and those about as good."""
+        most_like_top = self._most_aside if aside else most + MOST_LOOPS
         scores = self._glance(candidates.take(some), rows[some])
         seen: list[tuple[int, float]] = []
         top = float(scores.max(initial=-np.inf))
@@ -386,7 +400,7 @@ class WindowSearch:
             near_top = scores[k] >= top - LOOP_GLANCE
             if scores[k] < GLANCE_LEAST or (self._best(aside) >= self._sure and not near_top):
                 break
-            if len(seen) >= (most + MOST_LOOPS if near_top else most):
+            if len(seen) >= (most_like_top if near_top else most):
                 break
             i = int(some[k])
             place = (int(candidates.volume[i]), float(candidates.position[i]))
