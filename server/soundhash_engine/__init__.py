@@ -4,6 +4,7 @@ decode -> Extractor / extract -> segments -> join -> Index
 clip -> decode -> match(index.snapshot(), pcm) -> MatchResult
 stream -> StreamDecoder -> LiveMatcher -> Provisional, Final
 two fingerprints -> compare -> Comparison
+a whole index -> find_duplicates -> Duplicate
 match -> explain -> Explanation
 
 How to use it alone: ``docs/engine.md``. What is measured of it: ``tests/eval`` (how well) and
@@ -12,6 +13,7 @@ How to use it alone: ``docs/engine.md``. What is measured of it: ``tests/eval`` 
 
 from soundhash_engine.comparison import Comparison, compare
 from soundhash_engine.decode import AudioInfo, decode_bytes, decode_file, probe
+from soundhash_engine.duplicates import Duplicate, DuplicateOptions, find_duplicates
 from soundhash_engine.errors import (
     ClipTooLong,
     ClipTooShort,
@@ -42,6 +44,8 @@ __all__ = [
     "Comparison",
     "CorruptFingerprint",
     "DecodeError",
+    "Duplicate",
+    "DuplicateOptions",
     "EngineError",
     "Explanation",
     "Extractor",
@@ -71,6 +75,7 @@ __all__ = [
     "explain",
     "explain_comparison",
     "extract",
+    "find_duplicates",
     "join",
     "match",
     "probe",

@@ -26,7 +26,7 @@ def test_the_page_runs(
         (tmp_path / f"songs/{seed}.wav").write_bytes(encode(song(30.0, seed)))
     (tmp_path / "clip.mp3").write_bytes(encode(cut(song(30.0, 2), 8.0, 6.0), "mp3", rate_hz=44100))
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     exec(compile("\n".join(blocks), "docs/engine.md", "exec"), {"__name__": "docs"})
     told = capsys.readouterr().out.splitlines()
     # The second file is number 1; an MP3 begins a little early.

@@ -18,11 +18,11 @@ def test_no_module_hides_a_public_function() -> None:
 
 
 EXPORTS = """
-AudioInfo ClipTooLong ClipTooShort Comparison CorruptFingerprint DecodeError EngineError Explanation
-Extractor Final Fingerprint Index IndexStatus Landmarks LiveMatcher Match MatchOptions MatchResult
-PARAMS Params ParamsMismatch PcmFormat PcmResampler Provisional SAMPLE_RATE_HZ ScoreParts Segment
-SilentAudio Snapshot StreamDecoder Volume compare decode_bytes decode_file explain
-explain_comparison extract join match probe
+AudioInfo ClipTooLong ClipTooShort Comparison CorruptFingerprint DecodeError Duplicate
+DuplicateOptions EngineError Explanation Extractor Final Fingerprint Index IndexStatus Landmarks
+LiveMatcher Match MatchOptions MatchResult PARAMS Params ParamsMismatch PcmFormat PcmResampler
+Provisional SAMPLE_RATE_HZ ScoreParts Segment SilentAudio Snapshot StreamDecoder Volume compare
+decode_bytes decode_file explain explain_comparison extract find_duplicates join match probe
 """
 
 
