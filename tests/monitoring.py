@@ -23,7 +23,7 @@ from tests.sounds import hiss, tune
 SONG_S = 40.0
 BYTES_PER_S = 4000
 """Of `broadcast`."""
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def song(number: int, start_s: float = 0.0, end_s: float = SONG_S) -> NDArray[np.float32]:

@@ -155,7 +155,7 @@ async def working(settings: Settings) -> AsyncIterator[None]:
 @contextlib.contextmanager
 def worker_process(settings: Settings, log: IO[bytes] | None = None) -> Iterator[Popen[bytes]]:
     """A worker as a process of its own, killed at the end of the block."""
-    names = ("database_url", "redis_url", "job_lease_s", "allow_private_urls")
+    names = ("database_url", "redis_url", "job_lease_s", "monitor_lease_s", "allow_private_urls")
     more = ("min_free_disk_bytes", "sweep_s", "retry_base_s", "worker_concurrency")
     values = settings.as_env()
     given = {name: values[f"SOUNDHASH_{name}"] for name in map(str.upper, names + more)}

@@ -96,7 +96,9 @@ class Ear:
                     held.append(event.pcm)
                 elif isinstance(event, Title):
                     self._on_title(event.text)
-                if self._ended or error or time.monotonic() >= settle_s:
+                over = time.monotonic() >= settle_s or self.air.arrived_s >= BURST_S
+                if self._ended or error or over:
+                    settle_s = min(settle_s, time.monotonic())
                     for pcm in held:
                         yield pcm
                     held.clear()

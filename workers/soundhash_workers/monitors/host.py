@@ -79,6 +79,7 @@ class MonitorHost:
         self._beat = asyncio.Event()
         self._late_since_s: float | None = None
         self._full_until_s = self._more_at_s = 0.0
+        self._beaten_s = 0.0
         self._given_back: set[asyncio.Task[None]] = set()
 
     @property
@@ -139,8 +140,9 @@ class MonitorHost:
             except PlatformError as error:
                 if not away:
                     log.warning("no monitor can be taken", reason=error.reason)
-                away = True
-                self._look.clear()
+                # All workers have missed their renewals alike: each renews its own first.
+                away, pause_s = True, _RETRY_S
+                self._full_until_s = time.monotonic() + self._lease_s / 2
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._look.wait()
@@ -148,7 +150,11 @@ class MonitorHost:
     async def _take(self) -> int:
         """Takes some of those that nobody has; how many."""
         room = min(self._bearable - self.carried, AT_ONCE)
-        if room <= 0 or self._late_since_s or time.monotonic() < self._full_until_s:
+        now_s = time.monotonic()
+        if room <= 0 or self._late_since_s or now_s < self._full_until_s:
+            return 0
+        if self._sessions and now_s - self._beaten_s > self._lease_s / 2:
+            # It would take its own: they have to be renewed first.
             return 0
         claiming = asyncio.ensure_future(self._monitors.claim(room, self._lease_s))
         try:
@@ -158,6 +164,8 @@ class MonitorHost:
                 async with asyncio.timeout(_RELEASE_S):
                     await self._release([lease.token for lease in await claiming])
             raise
+        if leases and not self._sessions:
+            self._beaten_s = now_s
         for lease in leases:
             self._start(lease)
         return len(leases)
@@ -182,10 +190,10 @@ class MonitorHost:
         if isinstance(error, NoRoom):
             log.warning("no room for a monitor", monitor_id=str(lease.monitor.id))
             self._had_too_many(self.carried)
+            self._in_background(self._release([lease.token]))
         else:
-            self._full_until_s = time.monotonic() + _FULL_S
+            # Its lease runs out, and then somebody takes it again.
             log.error("monitor was dropped", monitor_id=str(lease.monitor.id), exc_info=error)
-        self._in_background(self._release([lease.token]))
 
     async def _keep(self) -> None:
         away = False
@@ -208,7 +216,9 @@ class MonitorHost:
     async def _report(self) -> None:
         sessions = dict(self._sessions)
         reports = {token: session.report() for token, session in sessions.items()}
+        begun_s = time.monotonic()
         held = await self._monitors.heartbeat(reports, self._lease_s)
+        self._beaten_s = begun_s
         for token, session in sessions.items():
             monitor = held.get(token)
             if monitor is not None:
@@ -285,7 +295,8 @@ def open_host(
 ) -> MonitorHost:
     """A host with all that its sessions share."""
     videos = KnownVideos(pool)
-    # One step of a stream waits at a time, so the streams take turns.
+    # Streams take turns. A monitor may be late: what it hears has its own time, and one that has
+    # to connect again is not to be sent away for what a worker does besides.
     cpu = CpuPool(settings.effective_cpu_threads, settings.max_pending_matches)
     live = LiveMatching(
         cpu,
@@ -294,6 +305,7 @@ def open_host(
         Matches(pool),
         _KeepsNothing(),
         max_streams=max(1, settings.max_monitors),
+        refuse_late=False,
     )
     parts = Parts(settings, sources, index, live, videos, Detections(pool), Air(pool))
     return MonitorHost(settings, Monitors(pool), listener, parts, cpu)

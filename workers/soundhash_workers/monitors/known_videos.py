@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from uuid import UUID
 
+import structlog
+
 from soundhash_server.errors import PlatformError
 from soundhash_server.model import Video
 from soundhash_server.store.pool import Pool
@@ -15,10 +17,13 @@ from soundhash_server.store.videos import Videos
 FRESH_S = 30.0
 _MOST = 4096
 
+log = structlog.get_logger(__name__)
+
 
 class KnownVideos(Videos):
     """As `Videos`, but asks for one at most every 30 s: each monitor asks twice a second for what
-    it hears. While the database is away, what is known is good enough."""
+    it hears. While the database is away, what is known is good enough, and what is not is left
+    out: it will be asked for again half a second later."""
 
     def __init__(self, pool: Pool) -> None:
         super().__init__(pool)
@@ -35,9 +40,8 @@ class KnownVideos(Videos):
         if stale:
             try:
                 found = await super().by_recording_ids(stale)
-            except PlatformError:
-                if not all(one in self._known for one in stale):
-                    raise
+            except PlatformError as error:
+                log.debug("videos wait for the database", reason=error.reason)
             else:
                 for one in stale:
                     self._forget(one)

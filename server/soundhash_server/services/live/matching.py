@@ -30,8 +30,8 @@ class LiveMatching:
     """Matches streams while they arrive and keeps what they were found to be.
 
     cpu          where the streams' steps run; what else runs there makes them late
-    max_streams  hard bound of streams at once; fewer are taken when one more would make events
-                 late
+    max_streams  hard bound of streams at once
+    refuse_late  fewer are taken when one more would make events late
     resume_s     a stream whose client is gone waits this long for it; 0: not at all
     """
 
@@ -44,11 +44,13 @@ class LiveMatching:
         keeper: Keeping,
         *,
         max_streams: int,
+        refuse_late: bool = True,
         resume_s: float = 0.0,
     ) -> None:
         self._index = index
         self._desk = Desk(videos, matches, keeper)
         self._max_streams = max_streams
+        self._refuse_late = refuse_late
         self._resume_s = resume_s
         self._turns = Turns(cpu)
         self._running: set[Session] = set()
@@ -149,7 +151,8 @@ class LiveMatching:
             if gone is None:
                 raise too_many(len(running))
             self._discard(gone)
-        self._turns.load.admit(self.streams)
+        if self._refuse_late:
+            self._turns.load.admit(self.streams)
 
     async def _connect(
         self, session: Session, audio: AsyncIterator[bytes], last_sequence: int | None
