@@ -151,18 +151,19 @@ async def test_lists_and_totals_are_of_videos_alone(pool: Pool, air: Air) -> Non
 async def test_old_parts_are_deleted_in_bounded_batches(pool: Pool, air: Air) -> None:
     kept_id, token = await add_monitor(pool, "Radio X", keep_air_s=600.0)
     _, long_token = await add_monitor(pool, "Radio Y", keep_air_s=7200.0)
-    for ago_s in (100.0, 650.0, 800.0, 900.0, 3000.0):
+    for ago_s in (100.0, 820.0, 900.0, 3000.0):
         await air.put(token, part(ago_s=ago_s))
+    await air.put(token, part(5, ago_s=800.0))
     await air.put(long_token, part(ago_s=3000.0))
     known = await Changes(pool).current_revision()
-    # A part of 90 s that began 650 s ago has 30 s that are young enough.
+    # Of the part of 450 s that began 800 s ago some is young enough.
     assert await air.expire(2) == 2
     assert await air.expire(2) == 1
     assert await air.expire(2) == 0
     left = (await Videos(pool).list(10, "", monitor_id=kept_id)).items
     assert sorted(round((NOW - v.air_time).total_seconds()) for v in left if v.air_time) == [
         100,
-        650,
+        800,
     ]
     since = await Changes(pool, on_air=True).since(known)
     assert since is not None and len(since.deleted) == 3

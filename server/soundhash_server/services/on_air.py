@@ -13,9 +13,10 @@ from datetime import timedelta
 from soundhash_engine.matcher import Match
 from soundhash_server.model import MatchRecord, OnAir, Video
 
-SAME_TIME_S = 1.5
+SAME_TIME_S = 3.0
 """Matches that say of one moment of the clip that it was on the air at times no further apart are
-one. Parts take their times from when their own audio arrived, which differs by less."""
+one. Parts take their times from when their own audio arrived, which differs by less, also where a
+server sends something again after a connection was made anew."""
 SAME_SPEED = 0.02
 TOUCHING_S = 5.0
 """So much of the clip may lie unmatched between pieces of one passage."""
