@@ -10,6 +10,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from Cryptodome.Cipher import AES
+from Cryptodome.Util.Padding import pad
 from numpy.typing import NDArray
 
 from tests.air import Air, Asked, Page, answer
@@ -104,6 +106,15 @@ class Rolling:
             first = ["#EXT-X-DISCONTINUITY"] if breaks and not number else []
             self.segments.append((name, duration_s, [*first, *tags]))
         return self
+
+    def encrypt(self) -> None:
+        """Encrypts the segments with their numbers, and says so as few words as allowed."""
+        for n, (name, duration_s, tags) in enumerate(self.segments):
+            iv = (self.first_number + n).to_bytes(16, "big")
+            padded = pad(self.files[name], 16)
+            self.files[name] = AES.new(KEY, AES.MODE_CBC, iv).encrypt(padded)
+            tag = '#EXT-X-KEY:METHOD=AES-128,URI="/key"'
+            self.segments[n] = (name, duration_s, [*tags, tag])
 
     def put(self, air: Air, path: str) -> str:
         """Serves it; returns the list's address."""

@@ -73,6 +73,7 @@ async def _pieces(access: Access, url: str, playlist: MediaPlaylist) -> Pieces:
                     yield piece
             fresh_s = now()
         if playlist.ended:
+            segments.finish()
             return
         # A list that has not changed is asked for sooner (RFC 8216, 6.3.4).
         pause_s = playlist.target_s * (1.0 if todo else 0.5)
@@ -103,6 +104,9 @@ class _Segments:
         self._broken = False
         """What comes next does not go on where the last one ended."""
         self._in_part = 0
+        self._given = False
+        self._lost: JobError | None = None
+        """Why the latest segments could not be had."""
         self._lost_in_a_row = 0
         self._keys: OrderedDict[str, bytes] = OrderedDict()
 
@@ -149,15 +153,20 @@ class _Segments:
                     raise
                 error = failed
             else:
-                self._lost_in_a_row = 0
+                self._lost, self._lost_in_a_row = None, 0
                 return
             if given:
                 break
             await asyncio.sleep(_RETRY_S)
         self._broken = True
-        self._lost_in_a_row += 1
+        self._lost, self._lost_in_a_row = error, self._lost_in_a_row + 1
         if self._lost_in_a_row >= _MAX_LOST_IN_A_ROW:
             raise error
+
+    def finish(self) -> None:
+        """There is no more. Raises JobError when none of the segments could be had."""
+        if self._lost is not None and not self._given:
+            raise self._lost
 
     async def _begin(self, segment: Segment) -> list[NewPart | bytes]:
         """What has to come before the segment: a new part, and its header."""
@@ -172,7 +181,7 @@ class _Segments:
 
     def _began(self, segment: Segment, begin: list[NewPart | bytes]) -> None:
         self._in_part = 1 if begin else self._in_part + 1
-        self._header, self._broken = segment.header, False
+        self._header, self._broken, self._given = segment.header, False, True
 
     async def _whole(self, header: Header, segment: Segment) -> bytes:
         held = bytearray()

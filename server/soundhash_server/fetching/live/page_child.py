@@ -66,7 +66,7 @@ def _resolve(request: dict[str, Any], log: Log) -> dict[str, object]:
     with yt_dlp.YoutubeDL(options) as downloader:
         found = downloader.extract_info(request["url"], download=False, process=True)
         info = only_entry(found, "NO_MEDIA_ON_PAGE")
-        _check(info)
+        check(info)
         url = str(info.get("url") or "")
         if not url:
             raise StopError("NO_MEDIA_ON_PAGE", "The page leads to no stream.")
@@ -80,7 +80,8 @@ def _resolve(request: dict[str, Any], log: Log) -> dict[str, object]:
         }
 
 
-def _check(info: dict[str, Any]) -> None:
+def check(info: dict[str, Any]) -> None:
+    """Raises StopError for what is no live stream, or not at the moment."""
     status = info.get("live_status")
     if status == "is_upcoming":
         raise StopError("SOURCE_OFFLINE", "The live stream has not begun yet.")
