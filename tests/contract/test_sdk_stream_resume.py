@@ -318,6 +318,34 @@ async def test_a_source_that_waits_when_the_connection_breaks(
     assert server.streams == [audio(3)]
 
 
+async def test_a_source_that_pauses(call: Caller, scripted: ScriptedServer) -> None:
+    """The server ends a stream that sends nothing; the client comes back when it has more."""
+    server = Streams()
+    idle = fail(ErrorKind.DEADLINE_EXCEEDED, "STREAM_IDLE")
+    quiet = threading.Event()
+
+    def reply(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        for event in server(requests, context):
+            yield event
+            if event.received_bytes == 2 * SECOND and not quiet.is_set():
+                quiet.set()
+                idle(requests, context)
+
+    def chunks() -> Iterator[bytes]:
+        yield audio(2)
+        assert quiet.wait(10)
+        time.sleep(0.3)
+        assert scripted.count("MatchStream") == 1, "there is nothing to call for"
+        yield audio(5)[2 * SECOND :]
+
+    scripted.on("MatchStream", reply)
+    events = await call("stream", chunks(), pcm=PCM)
+    assert server.streams == [audio(5)]
+    (waited,) = [e for e in events if isinstance(e, soundhash.StreamInterrupted)]
+    assert waited.error.reason == "STREAM_IDLE" and waited.retry_in_s is None
+    assert kinds(events)[-1] == "StreamSummary"
+
+
 async def test_a_source_that_fails_during_a_break(call: Caller, scripted: ScriptedServer) -> None:
     fails = threading.Event()
 

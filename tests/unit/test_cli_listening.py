@@ -85,6 +85,12 @@ def test_a_view_follows_the_stream(terminal: Callable[[int, int], io.StringIO]) 
         assert screen(view)[1] == "the connection is lost; trying to go on"
         view.show(soundhash.StreamOpened(40.0, "the-token", 0, 60.0, True))
         assert screen(view)[1] == "listening to mix.mp3"
+        idle = soundhash.DeadlineExceeded("Nothing was sent.", reason="STREAM_IDLE")
+        view.show(soundhash.StreamInterrupted(40.0, idle, None))
+        assert screen(view)[1] == "waiting for audio from mix.mp3"
+        view.show(soundhash.StreamOpened(40.0, "the-token", 0, 60.0, True))
+        view._event_at_s -= 12
+        assert screen(view)[1] == "nothing new for 12.0 s; waiting"
         view.show(SUMMARY)
         view.end()
         assert screen(view) == [""], "nothing of the view stays"

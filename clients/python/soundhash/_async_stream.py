@@ -87,11 +87,16 @@ class _Audio:
         if self._error is not None:
             raise self._error from None
 
-    async def pause(self, delay_s: float) -> None:
-        """Waits, but not longer than the source works."""
+    async def pause(self, delay_s: float | None) -> None:
+        """Waits for so long, or until there is more audio; not longer than the source works."""
+
+        def over() -> bool:
+            more = delay_s is None and not self._course.is_idle
+            return self._error is not None or more
+
         with suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
-                await self._until(lambda: self._error is not None)
+                await self._until(over)
         self.check()
 
     def cancels(self, cancel: Callable[[], object]) -> None:

@@ -32,6 +32,7 @@ REPLAYED_S = 30.0
 """A stream that begins anew looks at so much of raw audio again: what was playing when the
 server forgot it is found whole if it had begun within that time."""
 
+_IDLE = "STREAM_IDLE"
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 2.0
 
@@ -103,6 +104,7 @@ class Course:
         self._finals = 0
         self._missing: dict[str, t.MissingPart] = {}
         # A break that is not overcome.
+        self._idle_at: int | None = None
         self._give_up_s: float | None = None
         self._failures = 0
 
@@ -128,6 +130,11 @@ class Course:
             return self._tape.end - self._acknowledged < MOST_KEPT_BYTES
         return self._tape.end - self._sent < READ_AHEAD_BYTES
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the next call has to wait for more audio."""
+        return self._tape.end == self._idle_at and not self._ended
+
     def next_audio(self) -> bytes | None:
         """The next bytes to send: empty while there are none, None when all have been sent."""
         if self._sent is None:
@@ -142,6 +149,7 @@ class Course:
 
     def first_message(self) -> match_pb2.MatchStreamRequest:
         """The message that the next call begins with."""
+        self._idle_at = None
         opened = self._opened
         if opened is None:
             self._sent = self._origin
@@ -181,6 +189,9 @@ class Course:
                 raise error
             self._give_up_s = now_s + opened.resume_within_s
         self._sent = None
+        if error.reason == _IDLE:
+            self._give_up_s, self._idle_at = None, self._tape.end
+            return t.StreamInterrupted(self._heard_s, error, None)
         delay_s = error.retry_after_s or 0.0
         if isinstance(error, NotFound) and error.reason == "STREAM_NOT_FOUND":
             self._begin_anew(error)

@@ -94,10 +94,13 @@ class _Audio:
         if self.error is not None:
             raise self.error from None
 
-    def pause(self, delay_s: float) -> None:
-        """Waits, but not longer than the source works."""
+    def pause(self, delay_s: float | None) -> None:
+        """Waits for so long, or until there is more audio; not longer than the source works."""
         with self.changed:
-            self.changed.wait_for(lambda: self.error is not None, delay_s)
+            self.changed.wait_for(
+                lambda: self.error is not None or (delay_s is None and not self.course.is_idle),
+                delay_s,
+            )
         self.check()
 
     def cancels(self, cancel: Callable[[], object]) -> None:

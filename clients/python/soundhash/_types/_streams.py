@@ -47,13 +47,14 @@ class StreamOpened:
 class StreamInterrupted:
     """The connection broke; the client is about to go on with the stream.
 
-    error: why. retry_in_s: when it tries next. The next event says that the stream is open again;
-    when the client gives up, the last error is raised.
+    error: why. retry_in_s: when it tries next; None: when there is more audio, for the server has
+    ended a stream that sent nothing for long (STREAM_IDLE). The next event says that the stream
+    is open again; when the client gives up, the last error is raised.
     """
 
     heard_s: float
     error: SoundHashError
-    retry_in_s: float
+    retry_in_s: float | None
 
 
 @dataclass(frozen=True, slots=True)

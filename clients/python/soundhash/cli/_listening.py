@@ -42,6 +42,7 @@ class Printer:
     """Takes the events of a stream one by one; the base of the ways to show them.
 
     timeline: all of the stream in order is shown at its end. broken: the connection is, for now.
+    idle: it is not needed, for now.
     """
 
     def __init__(self, *, timeline: bool) -> None:
@@ -49,6 +50,7 @@ class Printer:
 
         self.timeline: Timeline = Timeline()
         self.broken = False
+        self.idle = False
         self.heard_s = 0.0
         self._wants_timeline = timeline
 
@@ -67,11 +69,12 @@ class Printer:
         match event:
             case soundhash.StreamInterrupted():
                 self._interrupted(event)
-                self.broken = True
+                self.idle = event.retry_in_s is None
+                self.broken = not self.idle
             case soundhash.StreamOpened():
-                if self.broken:
+                if self.broken or self.idle:
                     self._back(event)
-                self.broken = False
+                self.broken = self.idle = False
             case soundhash.Heard():
                 self._heard(event)
             case soundhash.ProvisionalMatch():
@@ -118,13 +121,16 @@ class Lines(Printer):
         self._summed_up: StreamSummary | None = None
 
     def _interrupted(self, event: StreamInterrupted) -> None:
-        if not self.broken:
+        if event.retry_in_s is None:
+            self._note("no audio arrives; waiting for more")
+        elif not self.broken:
             self._warn(f"{event.error.message.rstrip('.')}; trying to go on")
 
     def _back(self, event: StreamOpened) -> None:
         at = output.clock(event.heard_s)
         if event.resumed:
-            self._note(f"the stream goes on at {at}")
+            if not self.idle:
+                self._note(f"the stream goes on at {at}")
         else:
             self._warn(f"the server had forgotten the stream; it listens again from {at}")
 

@@ -30,7 +30,7 @@ _FLOOR_DB = -60.0
 _STALE_S = 4.0
 """An answer that was not renewed for so much audio is not shown as what plays now."""
 _QUIET_S = 3.0
-"""Nothing has come from the server for so long: the view says what it waits for."""
+"""Nothing has come from the server for so long: the view says that it waits."""
 _MOST_ENTRIES = 8
 _COLOURS = ("green", "cyan", "magenta", "blue", "yellow")
 _MATCHED, _OTHER, _PERHAPS, _GAP, _OPEN = "█", "▓", "▒", "─", "·"
@@ -103,10 +103,13 @@ class LiveView(Lines):
         now = self._now
         if self.broken:
             return Text("the connection is lost; trying to go on", style="yellow")
+        quiet_s = time.monotonic() - self._event_at_s
+        if self.idle:
+            return Text(f"waiting for audio from {one_line(self._source.name)}", style="dim")
+        if quiet_s > _QUIET_S:
+            return Text(f"nothing new for {output.length(quiet_s)}; waiting", style="dim")
         if now is not None and self.heard_s - now.heard_s < _STALE_S:
             return Text.from_markup(perhaps(now))
-        if time.monotonic() - self._event_at_s > _QUIET_S:
-            return Text(f"waiting for audio from {one_line(self._source.name)}", style="dim")
         return Text(f"listening to {one_line(self._source.name)}", style="dim")
 
     # ---- events ----
