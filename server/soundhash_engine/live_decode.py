@@ -334,17 +334,17 @@ class PcmResampler:
     are resampled in blocks of a fixed length.
     """
 
-    _BLOCK_SAMPLES = 1024
-
     def __init__(self, format: PcmFormat) -> None:
         self._format = format
+        # 20 ms: what is held back for a whole block comes late.
+        self._block_bytes = max(1, format.sample_rate_hz // 50) * format.frame_bytes
         self._pending = b""
         self._resampler = MonoResampler()
 
     def push(self, data: bytes) -> Pcm:
         """The audio that `data` completes; may be empty."""
         self._pending += data
-        block_bytes = self._BLOCK_SAMPLES * self._format.frame_bytes
+        block_bytes = self._block_bytes
         whole = len(self._pending) - len(self._pending) % block_bytes
         blocks = [self._pending[at : at + block_bytes] for at in range(0, whole, block_bytes)]
         self._pending = self._pending[whole:]

@@ -277,7 +277,7 @@ async def test_a_draining_server_tells_what_it_knows(
     async with client(server) as one:
         await one.begin(pcm=PCM)
         one.send(mix()[: 15 * SECOND])
-        await one.until(15.0)
+        await one.until(14.0)
         await server.server._live.drain(0.0)
         with refused("UNAVAILABLE", "SERVER_DRAINING"):
             await one.rest()
