@@ -33,8 +33,8 @@ from soundhash_engine.types import Fingerprint
 
 DUPLICATE_SCORE = 5.0
 """A passage is told from this score on, plus the catalogue term."""
-LEAST_FOUND = 8
-FOUND_EVERY_S = 60.0
+LEAST_TRIES = 4
+TRY_EVERY_S = 120.0
 """So many lines of a pair are tried in vain, and one more for each so many seconds of it."""
 OVERLAP = 0.5
 """A passage of which more than this lies in others, in both recordings, says nothing new."""
@@ -218,7 +218,7 @@ class _Search:
         before = len(known)
         second = self._fingerprint(pair[1])
         follower: PairFollower | None = None
-        tries = LEAST_FOUND + int(second.duration_s / FOUND_EVERY_S)
+        tries = LEAST_TRIES + int(second.duration_s / TRY_EVERY_S)
         places = [lines.place(i) for i in range(begin, end)]
         for place in places:
             if tries == 0:

@@ -1,19 +1,20 @@
 """What it costs to compare a catalogue of so many hours with itself, and what is found.
 
-    python -m tests.bench.duplicates --from DIR --out DIR [--hours 10 100] [--windows 20]
+    python -m tests.bench.duplicates --set DIR [DIR ...] --out DIR [--hours 10 100] [--windows 20]
                                      [--json FILE]
-    python -m tests.bench.duplicates --set DIR [--windows 20]
+    python -m tests.bench.duplicates --set DIR [DIR ...] [--windows 20]
 
-``--from``: volumes of made-up music as ``tests.bench.scale`` keeps them (DIR/100, DIR/1000). That
-music is made of some fifty recordings and is full of passages that other pieces of it share, more
-of them with the square of its hours, which no real catalogue is. Here each recording is estranged:
-its frequencies are stretched and bent by a curve of its own, so that no two agree under any change
-of speed, tempo or pitch. Then copies are planted, as many as a catalogue may have: of a
-hundred recordings two come again, one at another speed, and one is in part within another one.
-Copies are not exact: they begin between two frames, a fifth of the landmarks is missing, and the
-others are off by what another encoding does.
+``--set``: evaluation sets (``tests.eval.build``). Without ``--out`` their recordings are compared:
+real music, and all pairs that are found are printed.
 
-``--set``: the recordings of an evaluation set, real music: all pairs that are found are printed.
+``--out``: catalogues of ``--hours`` are made of the recordings and kept. Each recording comes again
+and again, estranged: its frequencies are stretched and bent by a curve of its own, every other
+time it runs backwards, so that hardly two agree under any change of speed, tempo or pitch.
+(``soundhash_server.bench.filler`` mixes few recordings: their pieces share more passages with the
+square of their hours, which no real catalogue does.) Then copies are planted: of a hundred
+recordings two come again, one at another speed, and one is in part within another one. Copies are
+not exact: they begin between two frames, a fifth of the landmarks is missing, and the others are
+off by what another encoding does.
 
 ``--windows``: so many random 10 s windows are looked up in the rest of the catalogue, as a match
 does: what comparing window by window would cost is that times all windows.
@@ -22,6 +23,7 @@ does: what comparing window by window would cost is that times all windows.
 import argparse
 import dataclasses
 import json
+import pickle
 import resource
 import subprocess
 import sys
@@ -45,7 +47,8 @@ from soundhash_engine.sealing import Merge
 from soundhash_engine.volume import Volume
 from soundhash_engine.warm import warm
 from soundhash_server.services.volume_files import VolumeFiles
-from tests.bench.scale import CATALOGUE, fingerprints, open_index, references
+from tests.bench.scale import CATALOGUE, LEAST_S, open_index, references
+from tests.eval.data import fingerprint
 
 PIECE_HOURS = 20.0
 MIDDLE = 333.0
@@ -141,41 +144,52 @@ def mixed(made: Fingerprint, other: Fingerprint, at_s: float) -> Fingerprint:
     return dataclasses.replace(made, landmarks=landmarks, descriptor=descriptor)
 
 
+def backwards(made: Fingerprint) -> Fingerprint:
+    """The same recording from its end to its begin."""
+    marks = made.landmarks
+    time_half = np.int32(2 * made.n_frames - 1) - marks.time
+    order = np.lexsort((marks.bin, time_half))
+    landmarks = rank_landmarks(
+        time_half[order], marks.bin[order], marks.strength[order], made.n_frames
+    )
+    return dataclasses.replace(
+        made, landmarks=landmarks, descriptor=np.ascontiguousarray(made.descriptor[::-1])
+    )
+
+
 def catalogue(
-    sources: Sequence[Volume], hours: float, planted: dict[tuple[int, int], str]
+    sources: Sequence[Fingerprint], hours: float, planted: dict[tuple[int, int], str]
 ) -> Iterator[tuple[int, Fingerprint]]:
     """Estranged recordings and copies of them; tells in ``planted`` which pairs are alike how."""
-    number, seconds = 0, 0.0
+    number, turn, seconds = 0, 0, 0.0
     held: Fingerprint | None = None
-    for volume in sources:
-        for row in range(len(volume.recording_id)):
-            if seconds >= 3600.0 * hours:
-                return
-            made = estranged(volume.fingerprint(row), number)
-            turn = number % COPIED
-            extra: list[tuple[Fingerprint, str]] = []
-            if turn in (3, 53):
-                extra = [(copied(made, number, 1.0, 0.0, made.duration_s), "FULL")]
-            elif turn == 28:
-                extra = [(copied(made, number, 1.07, 0.0, made.duration_s), "FULL")]
-            elif turn == 77:
-                held = made
-            elif turn == 78 and held is not None:
-                part = copied(held, number, 1.0, 30.0, 60.0)
-                made = mixed(made, part, 40.0)
-                planted[number - 1, number] = "PARTIAL"
-            yield number, made
-            seconds += made.duration_s
-            for copy, kind in extra:
-                planted[number, number + 1] = kind
-                number += 1
-                yield number, copy
-                seconds += copy.duration_s
+    while seconds < 3600.0 * hours:
+        source = sources[turn % len(sources)]
+        made = estranged(backwards(source) if turn // len(sources) % 2 else source, turn)
+        place = turn % COPIED
+        copy: Fingerprint | None = None
+        if place in (3, 53):
+            copy = copied(made, turn, 1.0, 0.0, made.duration_s)
+        elif place == 28:
+            copy = copied(made, turn, 1.07, 0.0, made.duration_s)
+        elif place == 77:
+            held = made
+        elif place == 78 and held is not None and min(held.duration_s, made.duration_s) > 75.0:
+            made = mixed(made, copied(held, turn, 1.0, 30.0, 60.0), 40.0)
+            planted[number - 1, number] = "PARTIAL"
+        yield number, made
+        seconds += made.duration_s
+        if copy is not None:
+            planted[number, number + 1] = "FULL"
             number += 1
+            yield number, copy
+            seconds += copy.duration_s
+        number += 1
+        turn += 1
 
 
-def build(sources: Sequence[Volume], hours: float, out: Path) -> dict[tuple[int, int], str]:
-    """One volume of so many hours in a folder; the planted pairs."""
+def build(sources: Sequence[Fingerprint], hours: float, out: Path) -> None:
+    """One volume of so many hours in a folder, with the planted pairs beside it."""
     out.mkdir(parents=True, exist_ok=True)
     files = VolumeFiles(out)
     index = Index()
@@ -199,7 +213,21 @@ def build(sources: Sequence[Volume], hours: float, out: Path) -> dict[tuple[int,
     files.keep_only(index.volumes())
     files.close()
     (out / "planted.json").write_text(json.dumps([[*pair, kind] for pair, kind in planted.items()]))
-    return planted
+
+
+def named_prints(folders: Sequence[Path], out: Path | None) -> list[tuple[str, Fingerprint]]:
+    """Recordings of sets by their names, each once; kept in ``out`` for the next time."""
+    kept = None if out is None else out / "prints.pkl"
+    if kept is not None and kept.exists():
+        known: list[tuple[str, Fingerprint]] = pickle.loads(kept.read_bytes())
+        return known
+    paths = {path.stem: path for folder in folders for path in references(folder)}
+    prints = [(name, fingerprint(path)) for name, path in sorted(paths.items())]
+    prints = [(name, made) for name, made in prints if made.duration_s >= LEAST_S]
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(pickle.dumps(prints))
+    return prints
 
 
 def window_by_window(snapshot: Snapshot, windows: int) -> float:
@@ -287,19 +315,19 @@ def show(row: dict[str, Any]) -> str:
     return text
 
 
-def real(folder: Path, windows: int) -> None:
-    """The recordings of a set: what it costs, and every pair."""
+def real(prints: Sequence[tuple[str, Fingerprint]], windows: int) -> None:
+    """What the recordings of sets cost, and every pair."""
     warm()
-    names = [path.stem for path in references(folder)]
+    names = [name for name, _ in prints]
     index = Index()
-    index.apply([(i, 1, made) for i, made in enumerate(fingerprints(folder))])
+    index.apply([(i, 1, made) for i, (_, made) in enumerate(prints)])
     index.seal(full=True)
     snapshot = index.snapshot()
     list(find_duplicates(snapshot.without(range(20, len(names)))))
     busy = time.process_time()
     found = {(f.first_id, f.second_id): f for t in find_duplicates(snapshot) for f in t.found}
     spent = time.process_time() - busy
-    print(f"{snapshot.hours:.1f} h: {spent:.2f} s of the processor")
+    print(f"{snapshot.hours:.1f} h, {len(names)} recordings: {spent:.2f} s of the processor")
     if windows:
         by_windows = window_by_window(snapshot, windows) * 360.0 * snapshot.hours
         print(f"window by window: {by_windows:,.0f} s")
@@ -317,8 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--from", type=Path, dest="sources")
-    parser.add_argument("--set", type=Path, dest="folder")
+    parser.add_argument("--set", type=Path, nargs="*", default=[], dest="folders")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--hours", type=float, nargs="*", default=[10.0, 100.0])
     parser.add_argument("--windows", type=int, default=20)
@@ -328,38 +355,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.measure:
         print(json.dumps(measure(options.measure, options.windows)))
         return 0
-    if options.folder:
-        real(options.folder, options.windows)
+    prints = named_prints(options.folders, options.out)
+    if not prints:
+        parser.error("--set is needed")
+    if options.out is None:
+        real(prints, options.windows)
         return 0
-    if options.sources is None or options.out is None:
-        parser.error("--from and --out, or --set, are needed")
     report = []
     for hours in sorted(options.hours):
         kept = options.out / f"{hours:g}"
         if not (kept / "planted.json").exists():
-            volumes = open_index(_large_enough(options.sources, hours)).volumes()
-            build(volumes, hours, kept)
+            build([made for _, made in prints], hours, kept)
         command = [sys.executable, "-m", "tests.bench.duplicates", "--measure", str(kept)]
         command += ["--windows", str(options.windows)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         report.append(json.loads(done.stdout))
         print(show(report[-1]), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=2))
+        if options.json:
+            options.json.write_text(json.dumps(report, indent=2))
     return 0
-
-
-def _large_enough(sources: Path, hours: float) -> Path:
-    """The smallest kept catalogue of at least so many hours."""
-    sizes = sorted(
-        (float(path.name), path)
-        for path in sources.iterdir()
-        if path.name.replace(".", "").isdigit()
-    )
-    for size, path in sizes:
-        if size >= hours:
-            return path
-    raise SystemExit(f"no volumes of {hours:g} h are kept in {sources}")
 
 
 if __name__ == "__main__":
