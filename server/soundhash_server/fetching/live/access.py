@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,8 +28,8 @@ class Access:
     """What every connection to a source is made with.
 
     session: guarded, with the proxy and the cookies of ``ways`` where there are any. stall_s: a
-    source that sends nothing for so long has failed. headers: of every request. cookie: a host,
-    and what it alone is told.
+    source that sends nothing for so long has failed. pages: held while one is looked into.
+    headers: of every request. cookie: a host, and what it alone is told.
     """
 
     session: aiohttp.ClientSession
@@ -36,6 +37,7 @@ class Access:
     proxy: Proxy | None
     allow_private: bool
     stall_s: float
+    pages: asyncio.Semaphore
     headers: Mapping[str, str] = field(default_factory=dict)
     cookie: tuple[str, str] = field(default=("", ""), repr=False)
 

@@ -80,7 +80,7 @@ class Decoder:
         try:
             head = await self._reader.readexactly(5)
             size = int.from_bytes(head[1:], "big")
-            if size > _MAX_ANSWER_BYTES:
+            if size > _MAX_ANSWER_BYTES or size % 4 * (head[:1] == b"A"):
                 raise JobError("DECODE_CRASHED", "The decoder's answers are out of order.")
             body = await self._reader.readexactly(size)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -90,7 +90,7 @@ class Decoder:
                 return np.frombuffer(body, np.float32)
             case b"D":
                 return None
-        raise _failure(json.loads(body))
+        raise _failure(body)
 
 
 @asynccontextmanager
@@ -154,8 +154,12 @@ def _end(process: ForkServerProcess) -> None:
             process.close()
 
 
-def _failure(said: dict[str, str]) -> JobError:
-    reason, message = said["reason"], said["message"]
+def _failure(answer: bytes) -> JobError:
+    try:
+        said = json.loads(answer)
+        reason, message = str(said["reason"]), str(said["message"])
+    except (ValueError, TypeError, KeyError):
+        return JobError("DECODE_CRASHED", "The decoder's answers are out of order.")
     if reason in _NO_SOUND:
         return JobError("LIVE_FORMAT", f"What the source sends is no audio: {message}.")
     return JobError(reason if reason in REASONS else "LIVE_FORMAT", message)

@@ -29,6 +29,7 @@ from soundhash_server.fetching.live.hls_playlist import (
 from soundhash_server.fetching.live.pieces import NewPart, Pieces
 
 _TEXT_S = 30.0
+_LONG_CHARS = 32 << 10
 _MAX_VARIANTS = 5
 _MAX_KEYS = 8
 _MAX_HEADER_BYTES = 8 << 20
@@ -50,12 +51,12 @@ async def open_hls(access: Access, url: str, text: str) -> Pieces:
     """
     variants = variants_of(text, url)
     if "#EXT-X-STREAM-INF" not in text and not variants:
-        return _pieces(access, url, media_playlist(text, url))
+        return _pieces(access, url, await _media(text, url))
     error = JobError("NO_AUDIO_STREAM", "None of the source's variants has sound.")
     for variant in variants[:_MAX_VARIANTS]:
         try:
             text, found_url = await _text(access, variant)
-            return _pieces(access, found_url, media_playlist(text, found_url))
+            return _pieces(access, found_url, await _media(text, found_url))
         except JobError as failed:
             error = failed
     raise error
@@ -82,7 +83,7 @@ async def _pieces(access: Access, url: str, playlist: MediaPlaylist) -> Pieces:
         error = JobError("SOURCE_STALLED", "The source's playlist does not go on.")
         try:
             text, url = await _text(access, url)
-            playlist = media_playlist(text, url)
+            playlist = await _media(text, url)
             todo = segments.new_ones(playlist)
         except JobError as failed:
             if failed.failure.reason not in _PASSING:
@@ -220,6 +221,13 @@ class _Segments:
             while len(self._keys) > _MAX_KEYS:
                 self._keys.popitem(last=False)
         return self._keys[key.url]
+
+
+async def _media(text: str, url: str) -> MediaPlaylist:
+    if len(text) < _LONG_CHARS:
+        return media_playlist(text, url)
+    # Hours of segments take a while to read, and others want to be heard meanwhile.
+    return await asyncio.to_thread(media_playlist, text, url)
 
 
 async def _text(access: Access, url: str) -> tuple[str, str]:

@@ -12,8 +12,9 @@ from urllib.parse import urljoin
 
 from soundhash_server.fetching.failures import JobError
 
-_ATTRIBUTE = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^",]*)')
-_MAX_SEGMENTS = 50_000
+_ATTRIBUTE = re.compile(r'(?:^|,)\s*([A-Z0-9-]+)=("[^"]*"|[^",]*)')
+_MAX_SEGMENTS = 10_000
+"""More than half a day of them."""
 _SOUND_CODECS = ("mp4a", "ac-3", "ec-3", "opus", "flac", "vorbis", "alac", "mp3", "ac-4")
 _FEW_BITS_PER_S = 48_000
 """Below this much of the sound is lost."""
@@ -123,7 +124,7 @@ def media_playlist(text: str, base: str) -> MediaPlaylist:
         match name:
             case "#EXT-X-TARGETDURATION":
                 target_s = _number(value)
-            case "#EXT-X-MEDIA-SEQUENCE":
+            case "#EXT-X-MEDIA-SEQUENCE" if not segments:
                 number = int(_number(value))
             case "#EXTINF":
                 duration_s = _number(value.partition(",")[0])

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import re
-
+from soundhash_server.fetching.failures import JobError
 from soundhash_server.fetching.live.pieces import Piece, Title
 from soundhash_server.sources import clean_text
 
-_TITLE = re.compile(rb"StreamTitle='(.*?)';(?=\s*\0|\s*$|\s*Stream\w+=)", re.DOTALL)
+_TITLE, _TITLE_END, _FIELD = b"StreamTitle='", b"';", b"Stream"
+_MIN_INTERVAL_BYTES = 64
 _MAX_INTERVAL_BYTES = 1 << 24
 
 
 def interval_of(header: str) -> int:
-    """Bytes of audio between two blocks of metadata, from the header icy-metaint; 0 for none."""
+    """Bytes of audio between two blocks of metadata, from the header icy-metaint; 0 for none.
+
+    Raises JobError LIVE_FORMAT for so few that all of it would be metadata.
+    """
     text = header.strip()
     interval = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    if 0 < interval < _MIN_INTERVAL_BYTES:
+        raise JobError("LIVE_FORMAT", "The source sends more titles than sound.")
     return interval if interval <= _MAX_INTERVAL_BYTES else 0
 
 
@@ -60,11 +65,18 @@ class IcyStream:
 
 
 def _titles(block: bytes) -> list[Piece]:
-    found = _TITLE.search(block)
-    if found is None:
+    block = block.rstrip(b"\0 ")
+    begin = block.find(_TITLE)
+    if begin < 0:
         return []
+    begin += len(_TITLE)
+    # A title may hold the quotes that end it, too.
+    end = block.find(_TITLE_END, begin)
+    while end >= 0 and block[end + 2 : end + 8] not in (b"", _FIELD):
+        end = block.find(_TITLE_END, end + 1)
+    title = block[begin : end if end >= 0 else None]
     try:
-        text = found[1].decode("utf-8")
+        text = title.decode("utf-8")
     except UnicodeDecodeError:
-        text = found[1].decode("cp1252", "replace")
+        text = title.decode("cp1252", "replace")
     return [Title(clean_text(text))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 
 from soundhash_server.errors import PlatformError
@@ -20,6 +21,9 @@ from soundhash_server.url_guard import split_url
 
 _MAX_DEPTH = 3
 """Playlists that lead to playlists, and pages that lead to either."""
+_MAX_DEEPER_ENTRIES = 3
+_SNIFF_S = 30.0
+_NO_WAY_IN = frozenset({"HTTP_FORBIDDEN", "EXTRACTOR_FAILED", "NO_MEDIA_ON_PAGE"})
 _ICY = {"Icy-MetaData": "1"}
 
 
@@ -38,8 +42,21 @@ async def open_source(stack: AsyncExitStack, access: Access, url: str, depth: in
             return await open_rtsp(stack, access, parts)
     if depth == 0 and is_known_site(parts.hostname or ""):
         return await _behind_page(stack, access, url)
-    answer = await stack.enter_async_context(answer_of(access, url, _ICY))
-    kind, text = await kind_of(answer)
+    try:
+        answer = await stack.enter_async_context(answer_of(access, url, _ICY))
+    except JobError as refused:
+        # A site that refuses strangers may still have an extractor that knows the way in.
+        if depth or refused.failure.reason != "HTTP_FORBIDDEN":
+            raise
+        try:
+            return await _behind_page(stack, access, url)
+        except JobError as error:
+            raise (refused if error.failure.reason in _NO_WAY_IN else error) from None
+    try:
+        async with asyncio.timeout(_SNIFF_S):
+            kind, text = await kind_of(answer)
+    except TimeoutError:
+        raise JobError("SOURCE_STALLED", "The source's answer does not arrive.") from None
     match kind:
         case Kind.STREAM:
             return _stream(answer)
@@ -60,7 +77,7 @@ async def _behind_page(stack: AsyncExitStack, access: Access, url: str) -> Piece
 async def _first_of(stack: AsyncExitStack, access: Access, urls: list[str], depth: int) -> Pieces:
     """The first source of a playlist that can be opened."""
     last: JobError | PlatformError = JobError("LIVE_FORMAT", "The playlist names no stream.")
-    for url in urls:
+    for url in urls[: _MAX_DEEPER_ENTRIES if depth else None]:
         async with AsyncExitStack() as attempt:
             try:
                 source = await open_source(attempt, access, url, depth + 1)

@@ -24,7 +24,11 @@ async def resolve_page(access: Access, url: str) -> tuple[str, Access]:
     """
     request = base_request(url, access.ways, access.proxy, allow_private=access.allow_private)
     try:
-        async with asyncio.timeout(_TOTAL_S), running(_CHILD, request) as child:
+        async with (
+            access.pages,
+            asyncio.timeout(_TOTAL_S),
+            running(_CHILD, request) as child,
+        ):
             said = await child.hear()
     except TimeoutError:
         raise JobError("SOURCE_STALLED", "The page takes too long.") from None

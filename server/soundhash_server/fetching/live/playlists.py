@@ -20,12 +20,13 @@ _M3U_TYPES = frozenset(
 _PLS_TYPES = frozenset(("audio/x-scpls", "application/pls+xml", "audio/scpls"))
 _XML_TYPES = frozenset(("application/xspf+xml", "video/x-ms-asf", "video/x-ms-asx"))
 _TEXT_STARTS = (b"#", b"[", b"<", b"http://", b"https://", b"rtsp://", b"rtmp://")
-_PLS_ENTRY = re.compile(r"^\s*file\d{1,6}\s*=\s*(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
+_PLS_ENTRY = re.compile(r"file\d{1,6}[ \t]*=(.*)", re.IGNORECASE)
 _XML_ENTRY = re.compile(
-    r"<location[^>]{0,200}>\s*([^<]{1,2048}?)\s*</location>"
+    r"<location[^>]{0,200}>([^<]{1,2048})</location>"
     r"|<(?:ref|entryref)\s[^>]{0,200}?href\s*=\s*[\"']([^\"']{1,2048})[\"']",
     re.IGNORECASE,
 )
+_MAX_LIST_CHARS = 64 << 10
 _STREAM_SCHEMES = frozenset(("http", "https", "rtmp", "rtmps", "rtsp", "rtsps"))
 
 
@@ -68,18 +69,27 @@ async def kind_of(answer: Answer) -> tuple[Kind, str]:
 
 def entries_of(text: str, base: str) -> list[str]:
     """The addresses in a playlist (M3U, PLS, XSPF, ASX), in order, each once; pages have none."""
+    text = text[:_MAX_LIST_CHARS]
     lowered = text[:2048].lstrip().lower()
+    lines = [line.strip() for line in text.splitlines()]
     if lowered.startswith("<"):
         if "<html" in lowered or "<!doctype html" in lowered:
             return []
         found = [html.unescape(a or b) for a, b in _XML_ENTRY.findall(text)]
     elif lowered.startswith("[playlist]"):
-        found = _PLS_ENTRY.findall(text)
+        found = [entry[1] for line in lines if (entry := _PLS_ENTRY.match(line))]
     else:
-        lines = (line.strip() for line in text.splitlines())
         found = [line for line in lines if line and not line.startswith(("#", "<"))]
         if not lowered.startswith("#extm3u"):
             found = [line for line in found if "://" in line[:10]]
-    urls = [urljoin(base, entry.strip()) for entry in found if len(entry) <= 2048]
-    kept = (url for url in urls if urlsplit(url).scheme.lower() in _STREAM_SCHEMES)
-    return list(dict.fromkeys(kept))[:MAX_ENTRIES]
+    urls = (_address(base, entry.strip()) for entry in found if len(entry) <= 2048)
+    return list(dict.fromkeys(filter(None, urls)))[:MAX_ENTRIES]
+
+
+def _address(base: str, entry: str) -> str:
+    """The address of an entry; empty for none that could be a stream's."""
+    try:
+        url = urljoin(base, entry)
+        return url if urlsplit(url).scheme.lower() in _STREAM_SCHEMES else ""
+    except ValueError:
+        return ""

@@ -119,7 +119,9 @@ class _Aac:
         return b"".join(out)
 
     def _sizes(self, heads: bytes, bits: int) -> list[int]:
-        value, left = int.from_bytes(heads, "big") >> (len(heads) * 8 - bits if heads else 0), bits
+        if len(heads) * 8 < bits:
+            return []
+        value, left = int.from_bytes(heads, "big") >> len(heads) * 8 - bits, bits
         sizes: list[int] = []
         while True:
             width = self._size_bits + (self._delta_bits if sizes else self._index_bits)

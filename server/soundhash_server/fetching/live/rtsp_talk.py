@@ -15,6 +15,7 @@ from soundhash_server.fetching.live.access import USER_AGENT
 from soundhash_server.fetching.live.raw import Raw
 
 _MAX_BODY_BYTES = 1 << 18
+_MAX_CHALLENGE_CHARS = 2000
 _MAX_WAITING = 500
 """Packets that may come before the answer that they belong to."""
 _QUOTED = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s,]+))')
@@ -57,7 +58,7 @@ class Talk:
             reply = await self._reply()
             if reply.status != 401 or self._user is None or attempt:
                 return reply
-            self._challenge = reply.headers.get("www-authenticate", "")
+            self._challenge = reply.headers.get("www-authenticate", "")[:_MAX_CHALLENGE_CHARS]
         raise AssertionError("the second answer is returned")
 
     async def tell(self, method: str, url: str, headers: dict[str, str] | None = None) -> None:

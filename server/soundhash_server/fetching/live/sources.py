@@ -50,6 +50,8 @@ class LiveSources:
         self._fetcher = fetcher
         self._stall_s = stall_s
         self._mute_s = mute_s
+        # Each takes a process, and they may all be asked for at once.
+        self._pages = asyncio.Semaphore(settings.max_downloads)
 
     @asynccontextmanager
     async def open(
@@ -97,7 +99,7 @@ class LiveSources:
                     proxy, ways.cookies, allow_private=allow_private, read_timeout_s=self._stall_s
                 )
             )
-        return Access(session, ways, proxy, allow_private, self._stall_s)
+        return Access(session, ways, proxy, allow_private, self._stall_s, self._pages)
 
 
 class _Playing:
