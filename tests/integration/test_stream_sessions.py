@@ -264,7 +264,7 @@ async def test_a_late_server_takes_no_more_streams(server: Running) -> None:
         await first.begin(pcm=PCM)
         live._turns.load._steps.clear()
         for _ in range(LEAST_STEPS):
-            live._turns.load.ran(0.1, 2.0, 1)
+            live._turns.load.ran(0.01, 2.0)
         with refused("RESOURCE_EXHAUSTED", "SERVER_BUSY"):
             await second.begin(pcm=PCM)
         live._turns.load._steps.clear()

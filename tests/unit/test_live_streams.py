@@ -92,9 +92,9 @@ def test_warnings() -> None:
 def test_load_refuses_what_would_be_late() -> None:
     load = Load(threads=2)
     for _ in range(LEAST_STEPS - 1):
-        load.ran(0.4, 1.0, 1)
+        load.ran(0.001, 1.0)
     load.admit(3)
-    load.ran(0.4, 1.0, 1)
+    load.ran(0.001, 1.0)
     assert load.late_share == 1.0
     with pytest.raises(PlatformError) as caught:
         load.admit(3)
@@ -106,12 +106,21 @@ def test_load_refuses_what_would_be_late() -> None:
 def test_load_counts_what_a_stream_costs() -> None:
     load = Load(threads=2)
     for _ in range(100):
-        load.ran(0.02, 0.01, 1)
+        load.ran(0.02, 0.01)
+        # What begins costs less and says nothing.
+        load.ran(0.001, 0.01, young=True)
     # 40 ms of 2 s of processor time a second.
     assert load.stream_share == pytest.approx(0.02)
     load.admit(41)
     with pytest.raises(PlatformError, match="42 streams"):
         load.admit(42)
+
+
+def test_many_streams_that_begin_at_once_are_counted_for_what_they_will_cost() -> None:
+    load = Load(threads=2)
+    load.admit(50)
+    with pytest.raises(PlatformError):
+        load.admit(60)
 
 
 def test_who_sends_faster_than_real_time_is_due_later() -> None:

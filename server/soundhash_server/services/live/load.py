@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import dataclass
 
 from soundhash_server.errors import ErrorKind, PlatformError
 
@@ -17,9 +18,23 @@ MOST_BUSY = 0.85
 """Part of the threads' time that streams may fill: beyond it a queue grows without end."""
 LEAST_STEPS = 20
 """Less says nothing."""
+YOUNG_S = 12.0
+"""A stream's first seconds cost less than the later ones: many that begin at once are taken for
+what they will cost."""
+SUPPOSED_S = 0.03
+"""A second of a stream is supposed to cost so much of a thread where nothing is measured yet."""
+REMEMBERED_S = 60.0
 _MOST_KEPT = 4096
 _AUDIO_S = 0.5
 _RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    time: float
+    spent_s: float
+    late_s: float
+    young: bool
 
 
 class Load:
@@ -27,37 +42,44 @@ class Load:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        # Time, seconds spent, seconds late, half seconds of audio.
-        self._steps: deque[tuple[float, float, float, float]] = deque(maxlen=_MOST_KEPT)
+        self._steps: deque[_Ran] = deque(maxlen=_MOST_KEPT)
+        self._known = (-float("inf"), 0.0)
 
-    def ran(self, spent_s: float, late_s: float, steps: float) -> None:
-        """A step is done; late_s: since its audio was complete."""
-        self._steps.append((time.monotonic(), spent_s, late_s, steps))
+    def ran(self, spent_s: float, late_s: float, *, young: bool = False) -> None:
+        """A step is done.
+
+        late_s: since its audio was complete. young: its stream has just begun.
+        """
+        self._steps.append(_Ran(time.monotonic(), spent_s, late_s, young))
 
     @property
     def late_share(self) -> float:
         """Part of the latest steps that were late, 0 to 1."""
         steps = self._recent()
-        return sum(late > LATE_S for _, _, late, _ in steps) / max(1, len(steps))
+        return sum(step.late_s > LATE_S for step in steps) / max(1, len(steps))
 
     @property
     def stream_share(self) -> float:
         """Part of all threads' time that one stream in real time takes."""
-        steps = self._recent()
-        audio_s = _AUDIO_S * sum(count for _, _, _, count in steps)
-        return sum(spent for _, spent, _, _ in steps) / max(_AUDIO_S, audio_s) / self._threads
+        now = time.monotonic()
+        spent_s = [step.spent_s for step in self._recent() if not step.young]
+        if len(spent_s) >= LEAST_STEPS:
+            self._known = (now, sum(spent_s) / len(spent_s) / _AUDIO_S / self._threads)
+        elif now - self._known[0] > REMEMBERED_S:
+            return SUPPOSED_S / self._threads
+        return self._known[1]
 
     def admit(self, streams: int) -> None:
         """Raises PlatformError RESOURCE_EXHAUSTED (SERVER_BUSY) when one stream more than
         ``streams`` would make them late."""
-        if streams and len(self._recent()) >= LEAST_STEPS:
-            full = (streams + 1) * self.stream_share > MOST_BUSY
-            if full or self.late_share > LATE_SHARE:
-                raise too_many(streams)
+        full = (streams + 1) * self.stream_share > MOST_BUSY
+        late = len(self._recent()) >= LEAST_STEPS and self.late_share > LATE_SHARE
+        if streams and (full or late):
+            raise too_many(streams)
 
-    def _recent(self) -> deque[tuple[float, float, float, float]]:
+    def _recent(self) -> deque[_Ran]:
         since = time.monotonic() - RECENT_S
-        while self._steps and self._steps[0][0] < since:
+        while self._steps and self._steps[0].time < since:
             self._steps.popleft()
         return self._steps
 

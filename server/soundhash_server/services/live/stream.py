@@ -17,6 +17,7 @@ from soundhash_engine.postings import Missing
 from soundhash_engine.types import Pcm
 from soundhash_server.services.live.audio import AudioSource, open_source
 from soundhash_server.services.live.events import StreamConfig
+from soundhash_server.services.live.load import YOUNG_S
 from soundhash_server.services.live.turns import Pace, Turns
 from soundhash_server.services.matching import Searchable
 
@@ -169,7 +170,7 @@ class Stream:
         """What the matcher has to say when nothing more comes."""
         snapshot = self._index.snapshot()
         return await self._turns.run(
-            time.monotonic(), lambda _: self._matcher.finish(snapshot), steps=0.0
+            time.monotonic(), lambda _: self._matcher.finish(snapshot), young=True
         )
 
     async def _search(self, pcm: Pcm) -> Step:
@@ -181,7 +182,7 @@ class Stream:
             self._matcher.push(pcm)
             return self._matcher.step(snapshot)
 
-        events = await self._turns.run(due, work)
+        events = await self._turns.run(due, work, young=self.heard_s < YOUNG_S)
         self._heard(pcm)
         late_s = max(0.0, time.monotonic() - due)
         return Step(events, pcm, self.heard_s, self._matcher.settled_s, late_s)

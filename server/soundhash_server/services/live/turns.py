@@ -49,18 +49,18 @@ class Turns:
         self.load = Load(cpu.threads)
 
     async def run(
-        self, due: float, work: Callable[[Callable[[], None]], T], *, steps: float = 1.0
+        self, due: float, work: Callable[[Callable[[], None]], T], *, young: bool = False
     ) -> T:
-        """Runs ``work(check)`` when it is its turn; see `CpuPool`.
+        """Runs ``work(check)``, a step, when it is its turn; see `CpuPool`.
 
-        steps: how many half seconds of audio it works through.
+        young: its stream has just begun.
         """
         await self._take(due)
         try:
             begun = time.perf_counter()
             return await self._cpu.run_admitted(work)
         finally:
-            self.load.ran(time.perf_counter() - begun, time.monotonic() - due, steps)
+            self.load.ran(time.perf_counter() - begun, time.monotonic() - due, young=young)
             self._give_back()
 
     async def _take(self, due: float) -> None:
