@@ -19,6 +19,7 @@ from soundhash_engine.decode import (
     sharpen,
 )
 from soundhash_engine.errors import DecodeError
+from soundhash_engine.ogg import OggLink
 from soundhash_engine.params import SAMPLE_RATE_HZ
 from soundhash_engine.types import Pcm
 
@@ -50,7 +51,9 @@ class StreamDecoder:
         self._max_samples = round(max_buffered_audio_s * SAMPLE_RATE_HZ)
         self._changed = threading.Condition()
         # All below is guarded by _changed.
-        self._input: deque[bytes] = deque()
+        # None: another stream of a chain begins.
+        self._input: deque[bytes | None] = deque()
+        self._link = OggLink()
         self._input_bytes = 0
         self._input_ended = False
         self._head = b""
@@ -60,6 +63,7 @@ class StreamDecoder:
         self._closed = False
         self._error: DecodeError | None = None
         self._error_raised = False
+        self._heard = False
         self._boxes = _BoxOrder()
         self._thread = threading.Thread(target=self._run, name="stream-decoder", daemon=True)
         self._thread.start()
@@ -115,8 +119,7 @@ class StreamDecoder:
                 )
                 self._changed.notify_all()
                 raise self._error
-            self._input.append(bytes(data))
-            self._input_bytes += len(data)
+            self._take_in(bytes(data))
             if len(self._head) < 16:
                 self._head += bytes(data[:16])
             self._changed.notify_all()
@@ -129,8 +132,25 @@ class StreamDecoder:
     def end_of_input(self) -> None:
         """Say that no more bytes will come; what was fed is decoded to its end."""
         with self._changed:
+            if not self._input_ended:
+                self._append(self._link.finish())
             self._input_ended = True
             self._changed.notify_all()
+
+    def _take_in(self, data: bytes) -> None:
+        mine, rest = self._link.push(data)
+        self._append(mine)
+        while rest is not None:
+            # FFmpeg goes on with a chain only if nothing changes from one stream to the next.
+            self._input.append(None)
+            self._link = OggLink()
+            mine, rest = self._link.push(rest)
+            self._append(mine)
+
+    def _append(self, data: bytes) -> None:
+        if data:
+            self._input.append(data)
+            self._input_bytes += len(data)
 
     def read(self, timeout_s: float | None = None) -> Pcm | None:
         """The next decoded audio (mono 8 kHz float32, never empty).
@@ -170,7 +190,21 @@ class StreamDecoder:
 
     def _run(self) -> None:
         try:
-            self._decode()
+            more = True
+            last: DecodeError | None = None
+            while more:
+                try:
+                    self._decode()
+                except DecodeError as error:
+                    # Of a chain one stream may be broken.
+                    if not self._heard:
+                        raise
+                    last = error
+                else:
+                    last = None
+                more = self._next_of_chain()
+            if last is not None:
+                raise last
         except DecodeError as error:
             self._fail(error)
         except Exception as error:
@@ -198,6 +232,21 @@ class StreamDecoder:
             for pcm in resampler.finish():
                 self._emit(pcm)
 
+    def _next_of_chain(self) -> bool:
+        """Whether another stream follows; drops what is left of this one."""
+        with self._changed:
+            while not self._closed:
+                while self._input:
+                    data = self._input.popleft()
+                    if data is None:
+                        return True
+                    self._input_bytes -= len(data)
+                    self._changed.notify_all()
+                if self._input_ended or not self._link.may_end:
+                    return False
+                self._changed.wait()
+            return False
+
     def _fail(self, error: DecodeError) -> None:
         with self._changed:
             if self._error is not None:
@@ -214,6 +263,7 @@ class StreamDecoder:
             if self._closed:
                 return False
             if pcm.size:
+                self._heard = True
                 self._output.append(pcm)
                 self._output_samples += pcm.size
                 self._changed.notify_all()
@@ -227,7 +277,10 @@ class StreamDecoder:
                 self._changed.wait()
             if not self._input or self._closed or self._error:
                 return b""
-            data = self._input.popleft()
+            data = self._input[0]
+            if data is None:
+                return b""
+            self._input.popleft()
             if len(data) > n_bytes:
                 self._input.appendleft(data[n_bytes:])
                 data = data[:n_bytes]

@@ -331,3 +331,36 @@ def test_pcm_numbers_that_are_none() -> None:
 def test_impossible_pcm_formats(rate_hz: int, channels: int, encoding: str) -> None:
     with pytest.raises(ValueError, match="is not"):
         PcmFormat(rate_hz, channels, encoding)
+
+
+@pytest.mark.parametrize("container", ["ogg", "opus", "mp3", "adts"])
+@pytest.mark.parametrize("rate_hz", [22050, 48000])
+def test_a_stream_whose_format_changes_goes_on(container: str, rate_hz: int) -> None:
+    """As of radio stations: chained Ogg, MP3 or AAC of another rate from one title to the next."""
+    rates = (48000, 48000) if container == "opus" else (44100, rate_hz)
+    parts = [
+        encode(tune(3.0, seed), container, rate_hz=rate)
+        for seed, rate in zip((1, 2), rates, strict=True)
+    ]
+    with StreamDecoder() as decoder:
+        feed_all(decoder, b"".join(parts), 1000)
+        pcm = read_all(decoder)
+    assert pcm.size / 8000 == pytest.approx(6.0, abs=0.15)
+    for seed, part in ((1, pcm[8000:16000]), (2, pcm[32000:40000])):
+        whole = tune(3.0, seed)
+        alike = np.fft.irfft(np.fft.rfft(whole, 32768) * np.conj(np.fft.rfft(part, 32768)))
+        loud = np.sqrt(np.sum(part**2) * np.sum(whole[8000:16000] ** 2))
+        assert alike.max() > 0.8 * loud, seed
+
+
+def test_a_broken_stream_of_a_chain_costs_only_itself() -> None:
+    first, second, third = (encode(tune(3.0, seed), "opus", rate_hz=48000) for seed in (1, 2, 3))
+    # Its pages are whole, what is in them is not.
+    broken = bytearray(second)
+    for at in range(64, len(broken) - 64):
+        if b"OggS" not in broken[at - 64 : at + 64]:
+            broken[at] ^= 0x5A
+    with StreamDecoder() as decoder:
+        feed_all(decoder, first + bytes(broken) + third, 700)
+        pcm = read_all(decoder)
+    assert 5.9 < pcm.size / 8000 < 9.1

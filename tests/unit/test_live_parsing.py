@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tests.media import encode
 from tests.sounds import tune
 
+from soundhash_engine.ogg import OggLink
 from soundhash_server.fetching.failures import JobError
 from soundhash_server.fetching.live.amf import AmfError, decode
 from soundhash_server.fetching.live.amf import encode as amf
 from soundhash_server.fetching.live.hls_playlist import from_live_edge, media_playlist, variants_of
 from soundhash_server.fetching.live.icy import IcyStream, interval_of
-from soundhash_server.fetching.live.ogg import OggLink
 from soundhash_server.fetching.live.pieces import Title
 from soundhash_server.fetching.live.playlists import entries_of
 from soundhash_server.fetching.live.rtp import payload_of, unpacker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from soundhash_server.fetching.live.ogg import OggLink
+from soundhash_engine.ogg import OggLink
 
 _FRAME_HEAD_BYTES = 4
 _LITTLE_BYTES = 16 << 10

@@ -19,6 +19,11 @@ class OggLink:
         self._is_ogg = True
         self._begun = False
 
+    @property
+    def may_end(self) -> bool:
+        """Whether another stream may follow this one."""
+        return self._is_ogg and self._begun
+
     def push(self, data: bytes) -> tuple[bytes, bytes | None]:
         """What of the bytes so far belongs to this stream, and, once it has come, the beginning
         of the next one. The head of a page is held back until it is whole."""
