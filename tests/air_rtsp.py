@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
+import ssl
 import struct
 from collections.abc import AsyncIterator, Iterator
 
@@ -166,9 +167,9 @@ def _ogg_packets(data: bytes) -> Iterator[bytes]:
 
 
 @contextlib.asynccontextmanager
-async def serving_rtsp(rtsp: Rtsp) -> AsyncIterator[Rtsp]:
+async def serving_rtsp(rtsp: Rtsp, tls: ssl.SSLContext | None = None) -> AsyncIterator[Rtsp]:
     """Serves until the end of the block."""
-    server = await asyncio.start_server(rtsp.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(rtsp.serve, "127.0.0.1", 0, ssl=tls)
     rtsp.port = server.sockets[0].getsockname()[1]
     try:
         yield rtsp

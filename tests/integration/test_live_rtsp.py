@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from tests.air_rtsp import Rtsp, of_aac, of_law, of_opus, serving_rtsp
+from tests.certificates import self_signed
 from tests.listening import hear, make_sources
+from tests.site import serving_proxy
 from tests.sounds import tune
 
 from soundhash_server.fetching.failures import JobError
-from soundhash_server.fetching.live import LiveSources
+from soundhash_server.fetching.live import LiveSources, raw
 
 PCM = tune(4.0, 3)
 
@@ -64,6 +68,28 @@ async def test_who_may_listen(sources: LiveSources) -> None:
         assert (await hear(sources, rtsp.url())).sounds_like(PCM)
         rtsp.redirect = rtsp.url()
         assert await _reason(sources, rtsp.url()) == "TOO_MANY_REDIRECTS"
+
+
+async def test_only_a_server_that_can_prove_its_name_is_trusted(
+    sources: LiveSources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = self_signed("localhost")
+    (tmp_path / "server.pem").write_bytes(key + certificate)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "server.pem")
+    rtsp = of_law(PCM)
+    rtsp.user, rtsp.password = "me", "secret"
+    async with serving_rtsp(rtsp, tls), serving_proxy(f":{rtsp.port}") as proxy:
+        url = f"rtsps://me:secret@localhost:{rtsp.port}/camera"
+        assert await _reason(sources, url) == "TLS_ERROR"
+        assert not rtsp.asked
+        trusting = ssl.create_default_context(cadata=certificate.decode())
+        monkeypatch.setattr(raw.ssl, "create_default_context", lambda: trusting)
+        assert (await hear(sources, url)).sounds_like(PCM)
+        assert await _reason(sources, url.replace("localhost", "127.0.0.1")) == "TLS_ERROR"
+        async with make_sources(proxies=proxy.url()) as through:
+            assert (await hear(through, url)).sounds_like(PCM)
+        assert proxy.asked
 
 
 async def test_what_is_not_known_is_said(sources: LiveSources) -> None:
