@@ -73,11 +73,19 @@ class MatchIndex:
                 return self.snapshot()
             await asyncio.sleep(_FOLLOW_S)
 
+    async def prepare(self) -> None:
+        """Loads what searching needs, so that who comes later need not wait for that."""
+        async with self._changing:
+            await self._warm_up()
+
+    async def _warm_up(self) -> None:
+        if not self._warm:
+            await asyncio.to_thread(warm)
+            self._warm = True
+
     async def _start(self) -> IndexService:
         if self._index is None:
-            if not self._warm:
-                await asyncio.to_thread(warm)
-                self._warm = True
+            await self._warm_up()
             self._index = index = IndexService(
                 Changes(self._pool),
                 self._listener,

@@ -33,7 +33,8 @@ from soundhash_server.store.pool import Pool
 from soundhash_server.tasks import end
 from soundhash_workers.match_index import MatchIndex
 from soundhash_workers.monitors.known_videos import KnownVideos
-from soundhash_workers.monitors.session import NoRoom, Parts, Session, Sources
+from soundhash_workers.monitors.parts import NoRoom, Parts, Sources
+from soundhash_workers.monitors.session import Session
 
 LOOK_S = 2.0
 """How often it looks for monitors that nobody has, if nothing is announced."""
@@ -51,7 +52,7 @@ _FIRST_PAUSE_S = 0.02
 _LOADED_PAUSE_S = 0.3
 _RETRY_S = 1.0
 _RELEASE_S = 3.0
-_ORDERS_S = 0.2
+_TOGETHER_S = 0.2
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +81,7 @@ class MonitorHost:
         self._late_since_s: float | None = None
         self._full_until_s = self._more_at_s = 0.0
         self._beaten_s = 0.0
+        self._ready = False
         self._given_back: set[asyncio.Task[None]] = set()
 
     @property
@@ -137,6 +139,7 @@ class MonitorHost:
                     await asyncio.sleep(_FIRST_PAUSE_S + _LOADED_PAUSE_S * load)
                     continue
                 away = False
+                await self._stand_by()
             except PlatformError as error:
                 if not away:
                     log.warning("no monitor can be taken", reason=error.reason)
@@ -170,8 +173,17 @@ class MonitorHost:
             self._start(lease)
         return len(leases)
 
+    async def _stand_by(self) -> None:
+        """Gets ready once there are monitors, though others have them: should they die, this
+        worker is not to lose time."""
+        if self._sessions or self._ready:
+            return
+        if (await self._monitors.list(1, "")).items:
+            await self._parts.index.prepare()
+            self._ready = True
+
     def _start(self, lease: MonitorLease) -> None:
-        session = Session(lease, self._parts)
+        session = Session(lease, self._parts, self._beat.set)
         task = asyncio.create_task(session.run(), name=f"monitor {lease.monitor.id}")
         self._sessions[lease.token], self._tasks[lease.token] = session, task
         task.add_done_callback(lambda done: self._ended(lease, done))
@@ -209,6 +221,8 @@ class MonitorHost:
                     log.warning("monitors wait for the database", reason=error.reason)
                 away, pause_s = True, min(_RETRY_S, pause_s)
             self._unburden()
+            # Many that change together are told together.
+            await asyncio.sleep(_TOGETHER_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._beat.wait()
@@ -272,8 +286,7 @@ class MonitorHost:
                 await orders.wait()
                 self._look.set()
                 self._beat.set()
-                # Many that come together are looked at together.
-                await asyncio.sleep(_ORDERS_S)
+                await asyncio.sleep(_TOGETHER_S)
 
     def _in_background(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 import structlog
 
 from soundhash_engine import PARAMS, ClipTooShort, PcmFormat
 from soundhash_server.errors import PlatformError
 from soundhash_server.fetching.failures import JobError, failure_of
-from soundhash_server.fetching.live import LiveEvent
 from soundhash_server.model import (
     Failure,
-    FetchOptions,
     Monitor,
     MonitorLease,
     MonitorReport,
@@ -26,23 +23,18 @@ from soundhash_server.model import (
 )
 from soundhash_server.services.live import (
     FinalMatch,
-    LiveMatching,
     ProvisionalMatch,
     StreamConfig,
     StreamEvent,
 )
 from soundhash_server.services.matching import match_options
-from soundhash_server.settings import Settings
-from soundhash_server.store.air import Air
-from soundhash_server.store.detections import Detections
-from soundhash_workers.match_index import MatchIndex
 from soundhash_workers.monitors.air import AirRecorder
 from soundhash_workers.monitors.alerts import SILENT_DB, Alerts
 from soundhash_workers.monitors.ear import Ear, Heard
 from soundhash_workers.monitors.episodes import Episodes, Sighting
 from soundhash_workers.monitors.intervals import Covered
-from soundhash_workers.monitors.known_videos import KnownVideos
 from soundhash_workers.monitors.outbox import Outbox
+from soundhash_workers.monitors.parts import NoRoom, Parts
 from soundhash_workers.monitors.waiting import next_attempt_s
 
 GOOD_S = 30.0
@@ -57,32 +49,6 @@ _FORMAT = PcmFormat(PARAMS.sample_rate_hz, 1, "f32le")
 log = structlog.get_logger(__name__)
 
 
-class Sources(Protocol):
-    """Opens live sources; see `LiveSources`."""
-
-    def open(
-        self, url: str, options: FetchOptions
-    ) -> AbstractAsyncContextManager[AsyncIterator[LiveEvent]]:
-        """One connection."""
-
-
-class NoRoom(Exception):  # noqa: N818 - a condition of the worker
-    """This worker cannot listen to one more source without being late with the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the sessions of a worker share."""
-
-    settings: Settings
-    sources: Sources
-    index: MatchIndex
-    live: LiveMatching
-    videos: KnownVideos
-    detections: Detections
-    air: Air
-
-
 @dataclass(slots=True)
 class _Counts:
     heard_s: float = 0.0
@@ -92,10 +58,14 @@ class _Counts:
 
 
 class Session:
-    """Listens for a monitor that this worker holds the lease of."""
+    """Listens for a monitor that this worker holds the lease of.
 
-    def __init__(self, lease: MonitorLease, parts: Parts) -> None:
+    on_change: is called when its state changes, which is worth a report.
+    """
+
+    def __init__(self, lease: MonitorLease, parts: Parts, on_change: Callable[[], None]) -> None:
         self._monitor = lease.monitor
+        self._on_change = on_change
         self._parts = parts
         self._token = lease.token
         self._outbox = Outbox(parts.detections, lease.token)
@@ -358,6 +328,7 @@ class Session:
         now = datetime.now(UTC)
         if state is not self._state:
             self._state_time = now
+            self._on_change()
         self._state, self._failure = state, failure
         self._retry_time = None if delay_s is None else now + timedelta(seconds=delay_s)
 
