@@ -15,5 +15,7 @@ CREATE TABLE duplicate_pairs (
 );
 CREATE INDEX duplicate_pairs_by_length
 ON duplicate_pairs (job_id, shared_s DESC, first_id, second_id);
+CREATE INDEX processing_jobs_duplicates ON processing_jobs (queue_time DESC, id DESC)
+WHERE kind = 'DUPLICATES';
 CREATE INDEX duplicate_pairs_by_first ON duplicate_pairs (first_id);
 CREATE INDEX duplicate_pairs_by_second ON duplicate_pairs (second_id);

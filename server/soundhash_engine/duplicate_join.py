@@ -189,7 +189,7 @@ class KeyFiles:
             if path.exists():
                 words = self.read(i)
                 words.sort()
-                words.tofile(path)
+                path.write_bytes(words.data)
                 yield len(self.line)
         if self._kept:
             words = np.concatenate(self._kept)
@@ -216,7 +216,7 @@ class KeyFiles:
         for i, path in enumerate(self._paths):
             if ends[i] < ends[i + 1]:
                 with path.open("ab") as file:
-                    words[ends[i] : ends[i + 1]].tofile(file)
+                    file.write(words[ends[i] : ends[i + 1]].data)
 
 
 def keys_of(
@@ -466,7 +466,7 @@ class PairFiles:
         part = line.rows_of(second.astype(np.int64)) * self.parts // max(1, len(line))
         for i in np.unique(part).tolist():
             with self._paths[i].open("ab") as file:
-                pairs[part == i].tofile(file)
+                file.write(pairs[part == i].tobytes())
 
 
 def _run_end(words: NDArray[np.uint64], at: int, key_shift: int) -> int:

@@ -7,6 +7,7 @@
 import numpy as np
 
 from soundhash_engine.comparison import compare
+from soundhash_engine.duplicates import find_duplicates
 from soundhash_engine.explaining import explain
 from soundhash_engine.fingerprint import extract, join
 from soundhash_engine.index import Index
@@ -66,5 +67,16 @@ def warm() -> None:
     index.seal(_mapped, full=True)
 
 
+def warm_comparison() -> None:
+    """Go through the comparison of a catalogue, which only some workers ever do."""
+    index = Index()
+    recordings = [_sound(1, 30), _sound(2, 12), _sound(1, 30)]
+    index.apply([(i, 1, join(extract(pcm))) for i, pcm in enumerate(recordings)])
+    index.seal(_mapped)
+    for told in find_duplicates(index.snapshot()):
+        del told
+
+
 if __name__ == "__main__":
     warm()
+    warm_comparison()

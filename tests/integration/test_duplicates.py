@@ -214,7 +214,8 @@ async def test_a_cancelled_comparison_leaves_nothing(
     place: Running, videos: dict[str, catalog_pb2.Video]
 ) -> None:
     async with place.pool.acquire() as held, held.transaction():
-        await held.execute("LOCK TABLE duplicate_pairs IN ACCESS EXCLUSIVE MODE")
+        # The worker waits to know what there is to compare.
+        await held.execute("LOCK TABLE catalogue IN ACCESS EXCLUSIVE MODE")
         job = await find(place, min_shared_s=30)
         async with asyncio.timeout(20):
             while job.state != ingest_pb2.JOB_STATE_RUNNING:

@@ -1,5 +1,6 @@
 """A catalogue compared with itself."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -210,6 +211,18 @@ def test_files_give_the_same_as_memory_and_vanish(
         found |= {(one.first_id, one.second_id): one for one in told.found}
     assert seen > 4
     assert found == expected
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strangers: list[Fingerprint]
+) -> None:
+    monkeypatch.setattr(joining, "PART_KEYS", 200)
+    (tmp_path / "speed-0001.keys").symlink_to("/dev/full")
+    line = joining.TimeLine.of(snapshot(strangers))
+    with joining.KeyFiles(tmp_path, line, Change.SPEED) as keys, pytest.raises(OSError) as error:
+        list(keys.make(None))
+    assert error.value.errno == errno.ENOSPC
     assert list(tmp_path.iterdir()) == []
 
 

@@ -401,9 +401,9 @@ class Jobs:
         """The job of a kind that was submitted last, also again."""
         async with connection(self._pool) as held:
             row = await held.fetchrow(
-                f"SELECT {JOB_COLUMNS} FROM processing_jobs WHERE kind = $1"  # noqa: S608
+                # The kind as it stands in the index.
+                f"SELECT {JOB_COLUMNS} FROM processing_jobs WHERE kind = '{kind.value}'"  # noqa: S608
                 " ORDER BY queue_time DESC, id DESC LIMIT 1",
-                kind.value,
             )
         return None if row is None else to_job(row)
 
