@@ -25,6 +25,7 @@ from soundhash_server.fetching.failures import JobError
 from soundhash_server.fetching.live import Audio, LiveSources, raw
 from soundhash_server.fetching.live import decoding as live_decoding
 from soundhash_server.model import FetchOptions
+from soundhash_workers import forks
 
 A, B = tune(5.0, 5), tune(5.0, 6)
 MP3 = encode(A, "mp3", rate_hz=22_050, bit_rate=64_000)
@@ -132,13 +133,17 @@ async def test_a_source_that_breaks_or_stalls_gives_what_came_before(
 
 
 async def test_bytes_without_sound_are_a_stall(air: Air) -> None:
-    # As of a film whose sound is gone: null packets of a transport stream.
+    # As of a film whose sound is gone: null packets of a transport stream, without end.
     null = b"\x47\x1f\xff\x10" + bytes(184)
-    media = encode(A[:16_000], "mpegts", rate_hz=16_000) + null * 100
-    air.station("/mute", Station(media, then="again", bytes_per_s=50_000))
-    station = Station(media + null * 1000, bytes_per_s=0, then="again", burst_bytes=0)
-    station.then = "hang"
-    air.station("/mute", station)
+
+    async def serve(asked: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n")
+        writer.write(encode(A[:16_000], "mpegts", rate_hz=16_000))
+        while not writer.transport.is_closing():
+            writer.write(null)
+            await asyncio.sleep(0.05)
+
+    air.handlers["/mute"] = serve
     heard = Heard()
     async with make_sources(stall_s=60.0, mute_s=0.5) as impatient:
         await _fails(impatient, air.url("/mute"), "SOURCE_STALLED", heard)
@@ -333,6 +338,29 @@ async def test_rtmp_is_heard(sources: LiveSources) -> None:
         await _fails(sources, rtmp.url("live/nothing"), "SOURCE_OFFLINE")
         assert rtmp.played == ["radio", "radio", "nothing"]
         await _fails(sources, f"rtsp://127.0.0.1:{rtmp.port}/x", "SOURCE_STALLED")
+
+
+async def test_a_decoder_does_not_grow() -> None:
+    # What changes its format every few seconds wears a decoder out more than days of one.
+    media = encode(A, "mp3", rate_hz=44_100) + encode(B, "adts", rate_hz=44_100)
+    forks.prepare()
+    async with live_decoding.decoding() as decoder:
+
+        async def feed() -> None:
+            for _ in range(60):
+                await decoder.feed(media)
+            decoder.end()
+
+        feeding = asyncio.create_task(feed())
+        sizes: list[int] = []
+        samples = 0
+        while (pcm := await decoder.read()) is not None:
+            samples += pcm.size
+            if samples >= (len(sizes) + 1) * 100 * 8000:
+                sizes.append(psutil.Process(decoder.pid).memory_full_info().uss)
+        await feeding
+    assert samples / 8000 == pytest.approx(600, abs=6)
+    assert sizes[-1] - sizes[0] < 1 << 20
 
 
 async def test_a_source_is_closed_in_the_middle_of_everything(

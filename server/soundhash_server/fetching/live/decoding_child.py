@@ -32,7 +32,7 @@ _READ_BYTES = 16384
 # Pictures come between the sound, and large ones first.
 _PROBE = {"probesize": str(2 << 20), "analyzeduration": "2000000"}
 _PATIENCE_BYTES = 8 << 20
-_PATIENCE_FOR_SOUND_BYTES = {"mp3": 64 << 10, "aac": 64 << 10}
+_PATIENCE_FOR_SOUND_BYTES = {"mp3": 24 << 10, "aac": 24 << 10}
 _PATIENCE_FOR_SOUND = 256 << 10
 _KINDS_OF_SOUND = frozenset({"mp3", "aac", "ac3", "eac3", "flac", "ogg", "wav", "au", "loas"})
 _MAX_FRUITLESS = 8
