@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -16,9 +17,13 @@ from tests.air import Air, Station, serving_air
 from tests.integration.working import worker_process, worker_settings, working
 from tests.monitoring import BYTES_PER_S, SONG_S, Watch, broadcast, song
 
+from soundhash_engine.index import Snapshot
+from soundhash_engine.live import LiveEvent, LiveMatcher
 from soundhash_server.model import MonitorState
 from soundhash_server.settings import Settings
 from soundhash_server.store.pool import Pool
+from soundhash_workers.monitors import host as host_module
+from soundhash_workers.monitors import session as session_module
 
 
 @pytest.fixture
@@ -170,3 +175,32 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     writer.transport.abort()
+
+
+async def test_a_worker_that_has_too_many_gives_some_back(
+    air: Air, watch: Watch, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Searching takes a second for two of audio: with one thread two sources can be followed.
+    step = LiveMatcher.step
+
+    def slow(matcher: LiveMatcher, snapshot: Snapshot) -> list[LiveEvent]:
+        time.sleep(0.25)
+        return step(matcher, snapshot)
+
+    monkeypatch.setattr(LiveMatcher, "step", slow)
+    monkeypatch.setattr(session_module, "GOOD_S", 0.0)
+    for name, value in (("LATE_S", 1.0), ("TOO_LATE_S", 2.0), ("_LONG_S", 2.0)):
+        monkeypatch.setattr(host_module, name, value)
+    stations = [air.station(f"/{n}", on_the_air(song(n))) for n in range(5)]
+    ids = [await watch.monitor(air.url(f"/{n}")) for n in range(5)]
+    async with working(Settings.from_env(settings.as_env(), cpu_threads=1)):
+        for one in ids:
+            await watch.until(one, lambda shown: shown.state is MonitorState.LISTENING)
+        async with asyncio.timeout(30):
+            while sum(one.listening for one in stations) > 2:
+                await asyncio.sleep(0.05)
+        # It does not take them again at once.
+        await asyncio.sleep(1.0)
+        states = [(await watch.get(one)).state for one in ids]
+        assert states.count(MonitorState.WAITING) >= 3
+        assert states.count(MonitorState.LISTENING) >= 1

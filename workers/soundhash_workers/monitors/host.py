@@ -44,6 +44,8 @@ LATE_S = 5.0
 """A worker whose searches are this far behind takes no more monitors."""
 TOO_LATE_S = 12.0
 """And one that is this far behind gives some back."""
+SPARE = 0.9
+"""Part of what it managed that it keeps then."""
 _LONG_S = 15.0
 _FULL_S = 20.0
 _MORE_S = 300.0
@@ -79,6 +81,7 @@ class MonitorHost:
         self._look = asyncio.Event()
         self._beat = asyncio.Event()
         self._late_since_s: float | None = None
+        self._searched_by_then_s = 0.0
         self._full_until_s = self._more_at_s = 0.0
         self._beaten_s = 0.0
         self._ready = False
@@ -252,15 +255,22 @@ class MonitorHost:
             if self._bearable < self._most and now_s > self._more_at_s:
                 self._bearable, self._more_at_s = self._bearable + 1, now_s + _MORE_S
             return
+        searched_s = sum(one.searched_in_all_s for one in self._sessions.values())
         if self._late_since_s is None:
-            self._late_since_s = now_s
+            self._late_since_s, self._searched_by_then_s = now_s, searched_s
             log.warning("monitors are late", late_s=round(late_s, 1), carried=self.carried)
-        if late_s > TOO_LATE_S and now_s - self._late_since_s > _LONG_S and self.carried > 1:
-            # Then it is seen whether that was enough.
-            self._late_since_s = now_s
-            self._had_too_many(self.carried - 1)
-            token, task = next(reversed(self._tasks.items()))
-            log.warning("a monitor is given back", carried=self.carried)
+        lasted_s = now_s - self._late_since_s
+        if late_s > TOO_LATE_S and lasted_s > _LONG_S and self.carried > 1:
+            # So many seconds of audio a second are searched: so many sources can be followed.
+            followed = int(SPARE * (searched_s - self._searched_by_then_s) / lasted_s)
+            self._give_some_back(min(self.carried - 1, max(1, followed)))
+
+    def _give_some_back(self, kept: int) -> None:
+        """Keeps so many, those that it has had for longest; then it is seen whether that helps."""
+        log.warning("monitors are given back", carried=self.carried, kept=kept)
+        self._had_too_many(kept)
+        self._late_since_s = None
+        for token, task in list(self._tasks.items())[kept:]:
             self._in_background(self._give_back(token, task))
 
     def _had_too_many(self, bearable: int) -> None:

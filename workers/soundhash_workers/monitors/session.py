@@ -84,6 +84,8 @@ class Session:
         self._audio_time: datetime | None = None
         self._searched: datetime | None = None
         self._searched_s = 0.0
+        self.searched_in_all_s = 0.0
+        """Audio that was searched, of all connections."""
         self._ear: Ear | None = None
         self._recorder: AirRecorder | None = None
         self._episodes: Episodes
@@ -280,6 +282,7 @@ class Session:
         self._title = text
 
     def _took(self, event: StreamEvent, ear: Ear) -> None:
+        self.searched_in_all_s += event.heard_s - self._searched_s
         self._searched_s = event.heard_s
         self._searched = ear.air.at(event.heard_s)
         if isinstance(event, ProvisionalMatch):
