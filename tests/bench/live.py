@@ -35,6 +35,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import psutil
 
 import soundhash
 from soundhash.v1 import match_pb2, match_pb2_grpc
@@ -74,6 +75,8 @@ class Carried:
     median_ms: float
     p95_ms: float
     worst_ms: float
+    processor_ms: float
+    """Of the server, a second of one stream."""
 
 
 def pieces(
@@ -193,6 +196,10 @@ class Player:
         self.late_ms: list[float] = []
         self.refused = False
 
+    @property
+    def played_s(self) -> float:
+        return 0.0 if self.refused else PIECE_S * len(self._sent)
+
     async def play(self) -> None:
         await asyncio.sleep(self._delay_s)
         call = self._stub.MatchStream(self._requests())
@@ -224,7 +231,9 @@ class Player:
             yield match_pb2.MatchStreamRequest(audio=self._content[at : at + size])
 
 
-async def carry(address: str, audio: Sequence[Pcm], streams: int) -> Carried:
+async def carry(
+    address: str, server: psutil.Process, audio: Sequence[Pcm], streams: int
+) -> Carried:
     """So many streams at once, begun within three seconds."""
     random = np.random.default_rng(streams)
     async with grpc.aio.insecure_channel(address) as channel:
@@ -232,13 +241,21 @@ async def carry(address: str, audio: Sequence[Pcm], streams: int) -> Carried:
         players = [
             Player(stub, audio[i % len(audio)], float(random.uniform(0, 3))) for i in range(streams)
         ]
+        before = server.cpu_times()
         await asyncio.gather(*(player.play() for player in players))
+        after = server.cpu_times()
     late = [ms for player in players for ms in player.late_ms] or [float("nan")]
+    spent_s = after.user + after.system - before.user - before.system
+    played_s = sum(player.played_s for player in players)
+    median_ms, p95_ms, worst_ms = (float(x) for x in np.percentile(late, [50, 95, 100]))
     return Carried(
         streams,
         sum(player.refused for player in players),
         len(late),
-        *(float(x) for x in np.percentile(late, [50, 95, 100])),
+        median_ms,
+        p95_ms,
+        worst_ms,
+        1000.0 * spent_s / max(played_s, PIECE_S),
     )
 
 
@@ -257,15 +274,15 @@ def measure_streams(
     os.environ["SOUNDHASH_MAX_STREAMS"] = "2000"
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as data,
-        platform(Path(data)) as (address, _, _),
+        platform(Path(data)) as (address, _, server),
         soundhash.Client(address) as client,
     ):
         print(f"indexing {len(paths)} recordings", file=sys.stderr)
         ingest(client, paths)
         print(f"{client.stats().audio_duration_s / 3600:.1f} h indexed", file=sys.stderr)
-        asyncio.run(carry(address, audio[:2], 2))
+        asyncio.run(carry(address, server, audio[:2], 2))
         for level in levels:
-            done.append(asyncio.run(carry(address, audio, level)))
+            done.append(asyncio.run(carry(address, server, audio, level)))
             print_carried(done[-1])
             if done[-1].refused:
                 break
@@ -276,7 +293,8 @@ def print_carried(one: Carried) -> None:
     """A line for people."""
     print(
         f"{one.streams:4d} streams: {one.refused} refused, {one.events} events, latency "
-        f"median {one.median_ms:.0f} ms, p95 {one.p95_ms:.0f}, most {one.worst_ms:.0f}",
+        f"median {one.median_ms:.0f} ms, p95 {one.p95_ms:.0f}, most {one.worst_ms:.0f}; "
+        f"{one.processor_ms:.0f} ms of processor time a second of a stream",
         flush=True,
     )
 

@@ -14,8 +14,9 @@ LATE_S = 0.25
 """Events that come this long after their audio are late: a stream more would make it worse."""
 LATE_SHARE = 0.05
 """So many of them are too many."""
-MOST_BUSY = 0.85
-"""Part of the threads' time that streams may fill: beyond it a queue grows without end."""
+MOST_BUSY = 0.65
+"""Part of the threads' time that streams may fill: what a server does besides, decoding and talking
+to clients, wants the rest, and a step that waits for others is late."""
 LEAST_STEPS = 20
 """Less says nothing."""
 YOUNG_S = 12.0
