@@ -164,6 +164,7 @@ LINES = st.sampled_from(
 
 
 @given(st.lists(LINES | st.text(max_size=40), max_size=30))
+@settings(max_examples=50)
 def test_lists_of_segments_are_read_or_refused(lines: list[str]) -> None:
     text = "\n".join(lines)
     with suppress(JobError):
