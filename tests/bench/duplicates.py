@@ -8,8 +8,9 @@
 real music, and all pairs that are found are printed.
 
 ``--out``: catalogues of ``--hours`` are made of the recordings and kept. Each recording comes again
-and again, estranged: its frequencies are stretched and bent by a curve of its own, every other
-time it runs backwards, so that hardly two agree under any change of speed, tempo or pitch.
+and again, estranged: its frequencies are stretched and bent by a curve of its own, it hurries and
+drags from one quarter of a second to the next, and every other time it runs backwards, so that no
+two agree under any change of speed, tempo or pitch.
 (``soundhash_server.bench.filler`` mixes few recordings: their pieces share more passages with the
 square of their hours, which no real catalogue does.) Then copies are planted: of a hundred
 recordings two come again, one at another speed, and one is in part within another one. Copies are
@@ -22,7 +23,9 @@ does: what comparing window by window would cost is that times all windows.
 
 import argparse
 import dataclasses
+import itertools
 import json
+import multiprocessing
 import pickle
 import resource
 import subprocess
@@ -54,13 +57,18 @@ from tests.eval.data import fingerprint
 PIECE_HOURS = 20.0
 MIDDLE = 333.0
 MOST_STRETCH = 1.3
+MOST_HURRY = 1.6
+KNOT_FRAMES = 16.0
+MAKERS = 2
+MADE_AT_ONCE = 64
 COPIED = 100
 """Of so many recordings each kind of copy is planted once or twice."""
 
 
 def estranged(made: Fingerprint, seed: int) -> Fingerprint:
-    """The same recording with its frequencies stretched and bent by a curve of its own."""
+    """The same recording with frequencies and times bent by curves of its own."""
     random = np.random.default_rng(seed)
+    made = _hurried(made, random)
     stretch = MOST_STRETCH ** random.uniform(-1, 1)
     bend, period = random.uniform(15, 40), random.uniform(180, 400)
     phase = random.uniform(0, 2 * np.pi)
@@ -81,6 +89,28 @@ def estranged(made: Fingerprint, seed: int) -> Fingerprint:
     source = np.round((np.interp(middle, new, old) - 6.0) / 12.0).astype(int)
     cells = _cells(made)[:, np.clip(source, 0, PARAMS.descriptor_bands - 1)]
     return dataclasses.replace(made, landmarks=landmarks, descriptor=_packed(cells))
+
+
+def _hurried(made: Fingerprint, random: np.random.Generator) -> Fingerprint:
+    """Faster and slower from one quarter of a second to the next."""
+    step = PARAMS.descriptor_frames
+    knots = np.arange(0.0, made.n_frames + KNOT_FRAMES, KNOT_FRAMES)
+    rates = MOST_HURRY ** random.uniform(-1, 1, len(knots) - 1)
+    passed = np.concatenate([[0.0], np.cumsum(rates * KNOT_FRAMES)])
+    passed *= knots[-1] / passed[-1]
+    marks = made.landmarks
+    times = np.round(2.0 * np.interp(0.5 * marks.time, knots, passed)).astype(np.int32)
+    times = np.minimum(times, 2 * made.n_frames - 1)
+    order = np.lexsort((marks.bin, times))
+    middle = step * np.arange(len(made.descriptor)) + 0.5 * step
+    rows = (np.interp(middle, passed, knots) / step).astype(int)
+    return dataclasses.replace(
+        made,
+        landmarks=rank_landmarks(
+            times[order], marks.bin[order], marks.strength[order], made.n_frames
+        ),
+        descriptor=made.descriptor[np.clip(rows, 0, len(made.descriptor) - 1)],
+    )
 
 
 def copied(made: Fingerprint, seed: int, speed: float, begin_s: float, end_s: float) -> Fingerprint:
@@ -164,9 +194,9 @@ def catalogue(
     """Estranged recordings and copies of them; tells in ``planted`` which pairs are alike how."""
     number, turn, seconds = 0, 0, 0.0
     held: Fingerprint | None = None
+    strangers = _strangers(sources)
     while seconds < 3600.0 * hours:
-        source = sources[turn % len(sources)]
-        made = estranged(backwards(source) if turn // len(sources) % 2 else source, turn)
+        made = next(strangers)
         place = turn % COPIED
         copy: Fingerprint | None = None
         if place in (3, 53):
@@ -187,6 +217,23 @@ def catalogue(
             seconds += copy.duration_s
         number += 1
         turn += 1
+
+
+def _strangers(sources: Sequence[Fingerprint]) -> Iterator[Fingerprint]:
+    """Estranged recordings for ever, made in processes of their own."""
+    with multiprocessing.get_context("fork").Pool(
+        MAKERS, initializer=_held.extend, initargs=(sources,)
+    ) as pool:
+        for first in itertools.count(0, MADE_AT_ONCE):
+            yield from pool.imap(_stranger, range(first, first + MADE_AT_ONCE), chunksize=8)
+
+
+_held: list[Fingerprint] = []
+
+
+def _stranger(turn: int) -> Fingerprint:
+    source = _held[turn % len(_held)]
+    return estranged(backwards(source) if turn // len(_held) % 2 else source, turn)
 
 
 def build(sources: Sequence[Fingerprint], hours: float, out: Path) -> None:
