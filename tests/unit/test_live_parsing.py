@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import struct
 from contextlib import suppress
+from unittest.mock import create_autospec
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +22,8 @@ from soundhash_server.fetching.live.hls_playlist import from_live_edge, media_pl
 from soundhash_server.fetching.live.icy import IcyStream, interval_of
 from soundhash_server.fetching.live.pieces import Title
 from soundhash_server.fetching.live.playlists import entries_of
+from soundhash_server.fetching.live.raw import Raw
+from soundhash_server.fetching.live.rtmp_chunks import Chunks
 from soundhash_server.fetching.live.rtp import payload_of, unpacker
 from soundhash_server.fetching.live.sdp import Track, tracks_of
 
@@ -227,6 +231,20 @@ def test_commands_that_are_none(data: bytes) -> None:
         decode(data)
     with suppress(AmfError):
         decode(b"\x03\0\1a" * 50 + data)
+
+
+@given(st.lists(st.binary(max_size=60) | st.sampled_from(
+    [b"\x02\0\0\0\0\0\x04\x01\0\0\0\0", b"\x03\0\0\0\0\0\x05\x14\x01\0\0\0",
+     b"\x04\xff\xff\xff\0\0\x01\x08\x01\0\0\0", b"\xc4", b"\x44\0\0\x09", b"\x00\x07", bytes(4)]
+), max_size=20))  # fmt: skip
+async def test_chunks_that_are_none(pieces: list[bytes]) -> None:
+    reader = asyncio.StreamReader()
+    reader.feed_data(b"".join(pieces))
+    reader.feed_eof()
+    chunks = Chunks(Raw(reader, create_autospec(asyncio.StreamWriter, instance=True), 1.0))
+    with suppress(JobError, EOFError):
+        while await chunks.message() is not None:
+            pass
 
 
 def _track(encoding: str, **parameters: str) -> Track:

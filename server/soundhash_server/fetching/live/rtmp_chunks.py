@@ -15,7 +15,8 @@ AUDIO, VIDEO, DATA, COMMAND, AGGREGATE = 8, 9, 18, 20, 22
 
 _HANDSHAKE_BYTES = 1536
 _MAX_STREAMS = 64
-_MAX_MESSAGE_BYTES = 1 << 20
+_MAX_MESSAGE_BYTES = 1 << 18
+_READ_BYTES = 1 << 16
 _WANTED = frozenset((SET_CHUNK_SIZE, ABORT, USER_CONTROL, WINDOW_SIZE, AUDIO, COMMAND, AGGREGATE))
 _LATER = 0xFFFFFF
 """Where the time stands after the head."""
@@ -116,10 +117,13 @@ class Chunks:
             raise JobError("LIVE_FORMAT", "The source's RTMP is out of order.")
         course = self._courses.setdefault(number, _Course())
         await self._head(course, form)
-        part = await self._exactly(min(self._read_size, course.size - course.received))
-        course.received += len(part)
-        if course.body is not None:
-            course.body += part
+        left = min(self._read_size, course.size - course.received)
+        while left:
+            part = await self._exactly(min(left, _READ_BYTES))
+            left -= len(part)
+            course.received += len(part)
+            if course.body is not None:
+                course.body += part
         if course.received < course.size:
             return None
         body, course.body, course.received = course.body, None, 0
