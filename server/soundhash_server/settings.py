@@ -76,7 +76,11 @@ class Settings:
     min_free_disk_bytes: int = setting(
         256 << 20, "Uploads and downloads stop with DISK_FULL below this.", minimum=0
     )
-    max_streams: int = setting(64, "MatchStream calls at once.", minimum=1)
+    max_streams: int = setting(
+        64,
+        "MatchStream calls at once; fewer when one more would make answers late.",
+        minimum=1,
+    )
     stream_resume_s: float = setting(
         60.0, "How long a stream whose connection broke waits for its client.", minimum=0
     )

@@ -69,7 +69,7 @@ class Answers:
         """Everything that a step has to tell."""
         self.over = step.last
         finals = [event.match for event in step.events if isinstance(event, Final)]
-        provisional = _best(step.events, self._config.options.min_confidence)
+        provisional = likeliest(step.events, self._config.options.min_confidence)
         settled_s = step.settled_s
         if self._config.stop_after_first and not step.last and (finals or _certain(provisional)):
             self.over = True
@@ -150,7 +150,7 @@ class Answers:
         return known[1]
 
 
-def _best(events: Sequence[LiveEvent], min_confidence: float) -> Provisional | None:
+def likeliest(events: Sequence[LiveEvent], min_confidence: float) -> Provisional | None:
     """The one provisional match that is shown: the likeliest to stay, of equal ones a video
     rather than what was on the air."""
     provisional = [
