@@ -29,8 +29,9 @@ PIECE_SAMPLES = 2000
 """Audio is handed on every 250 ms: enough for whoever listens to many sources."""
 _MEMORY_BYTES = 512 << 20
 _READ_BYTES = 16384
-# Pictures come between the sound, and large ones first.
-_PROBE = {"probesize": str(2 << 20), "analyzeduration": "2000000"}
+# Pictures come between the sound, and large ones first. What the format is, 8 KiB have to say: to
+# be surer of MP3 that is joined in its middle FFmpeg would read 128 KiB, 8 s of a station.
+_PROBE = {"probesize": str(2 << 20), "analyzeduration": "2000000", "formatprobesize": "8192"}
 _PATIENCE_BYTES = 8 << 20
 _PATIENCE_FOR_SOUND_BYTES = {"mp3": 24 << 10, "aac": 24 << 10}
 _PATIENCE_FOR_SOUND = 256 << 10
