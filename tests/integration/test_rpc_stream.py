@@ -152,10 +152,20 @@ async def test_a_stream_that_stops_at_its_first_match(
 async def test_stopping_early_while_the_caller_still_sends(
     server: Running, song: catalog_pb2.Video
 ) -> None:
-    clip = split(s16(tune(60.0, 1)), 8000)
-    events = await listen(server, requests(clip, pcm=PCM, pace_s=0.1, stop_after_first=True))
-    check_shape(events)
-    assert kinds(events).count("final") == 1
+    """Through the SDK, see below."""
+
+    async def sending() -> AsyncIterator[bytes]:
+        for piece in split(s16(tune(60.0, 1)), 8000):
+            yield piece
+            await asyncio.sleep(0.05)
+
+    pcm = soundhash.PcmFormat(soundhash.PcmEncoding.S16LE, 8000, 1)
+    async with soundhash.AsyncClient(server.address) as client:
+        stream = client.stream(sending(), pcm=pcm, stop_after_first=True)
+        events = [event async for event in stream]
+    (final,) = [event for event in events if isinstance(event, soundhash.FinalMatch)]
+    assert final.match.video_id == song.id
+    assert events[-1].match_count == 1
 
 
 async def test_a_stream_that_turns_bad_while_the_caller_still_sends(server: Running) -> None:
@@ -332,8 +342,13 @@ async def test_streams_over_the_limit_are_turned_away(strict: Running) -> None:
     calls = [strict.match.MatchStream(slow()) for _ in range(2)]
     for call in calls:
         await call.read()
+
+    async def patient() -> AsyncIterator:
+        yield match_pb2.MatchStreamRequest(config=match_pb2.MatchStreamConfig(pcm=PCM))
+        await asyncio.sleep(30)
+
     with refused("RESOURCE_EXHAUSTED", "SERVER_BUSY") as caught:
-        await listen(strict, slow())
+        await listen(strict, patient())
     assert caught[0].details["RetryInfo"].retry_delay.ToMilliseconds() > 0
     release.set()
     for call in calls:
