@@ -222,7 +222,7 @@ async def test_monitors_are_shared_and_bounded(air: Air, watch: Watch, settings:
 
 def _on_the_air(pcm: NDArray[np.float32]) -> Station:
     """A station that goes on whether anybody listens or not, and sends 16 s at once to whoever
-    comes: what FFmpeg needs to be sure that it is MP3."""
+    comes."""
     return Station(
         broadcast(pcm),
         bytes_per_s=BYTES_PER_S,
