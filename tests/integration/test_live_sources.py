@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -102,7 +103,7 @@ async def test_why_a_source_cannot_be_opened(air: Air, sources: LiveSources) -> 
         air.station(f"/{status}", Station(b"", status=status))
         await _fails(sources, air.url(f"/{status}"), reason)
     air.station("/empty", Station(b""))
-    air.station("/noise", Station(os.urandom(300_000)))
+    air.station("/noise", Station(random.Random(7).randbytes(300_000)))
     air.pages["/loop.m3u"] = Page(b"#EXTM3U\nloop.m3u\n", "audio/x-mpegurl")
     air.pages["/dash"] = Page(b'<?xml version="1.0"?><MPD></MPD>', "application/dash+xml")
     air.pages["/words"] = Page(b"Nothing to hear here, nothing at all.", "text/plain")

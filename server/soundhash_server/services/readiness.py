@@ -8,7 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
+from soundhash_server.tasks import end
+
 log = structlog.get_logger(__name__)
+
+_AGAIN_S = 0.5
 
 Probe = Callable[[], Awaitable[object]]
 """Answers; raises or returns False when its part does not work."""
@@ -56,9 +60,15 @@ class Readiness:
 
     async def run(self) -> None:
         """Asks for ever."""
-        async with asyncio.TaskGroup() as tasks:
-            for part, probe in self._probes.items():
-                tasks.create_task(self._watch(part, probe), name=f"probe-{part.value}")
+        watches = [
+            asyncio.create_task(self._watch(part, probe), name=f"probe-{part.value}")
+            for part, probe in self._probes.items()
+        ]
+        try:
+            await asyncio.gather(*watches)
+        finally:
+            # No group of tasks: it cancels once only, and a probe may lose that (see `end`).
+            await end(*watches, again_s=_AGAIN_S)
 
     async def drain(self) -> None:
         """From now on nothing works any more."""
