@@ -56,9 +56,7 @@ class VolumeFiles:
     may_write: without, this process never is that one.
     """
 
-    def __init__(
-        self, directory: Path, params: Params = PARAMS, *, may_write: bool = True
-    ) -> None:
+    def __init__(self, directory: Path, params: Params = PARAMS, *, may_write: bool = True) -> None:
         self._may_write = may_write
         self._directory = directory
         self._params = params
