@@ -10,9 +10,9 @@ from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from soundhash import _convert_monitors as convert
 from soundhash import _types as t
 from soundhash._calls import Call, Listing
+from soundhash._convert import monitors as convert
 from soundhash._convert import to_duration, to_fetch_options, to_timestamp
 from soundhash._retry import Attempts
 from soundhash.v1 import monitors_pb2

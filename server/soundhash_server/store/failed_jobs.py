@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID
 
 from soundhash_server.model import FailureGroup
-from soundhash_server.store.jobs import AFRESH
+from soundhash_server.store.job_submission import AFRESH
 from soundhash_server.store.pool import Pool, connection
 
 _AT_ONCE = 1000

@@ -20,8 +20,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-import asyncpg
-
 from soundhash_engine.types import Segment
 from soundhash_server.errors import ErrorKind, PlatformError
 from soundhash_server.model import (
@@ -29,8 +27,6 @@ from soundhash_server.model import (
     BatchResult,
     DuplicatesResult,
     Failure,
-    FetchOptions,
-    IngestParameters,
     IngestResult,
     Job,
     JobKind,
@@ -45,13 +41,14 @@ from soundhash_server.model import (
     Page,
 )
 from soundhash_server.store.batches import UNFINISHED, finish_listing, settle, with_live_counts
+from soundhash_server.store.job_cancelling import StartedMoreError, cancel
 from soundhash_server.store.job_rows import (
     JOB_COLUMNS,
-    parameters_json,
     progress_json,
     result_json,
     to_job,
 )
+from soundhash_server.store.job_submission import AFRESH, again, insert
 from soundhash_server.store.pages import decode_token, limit_of, make_page
 from soundhash_server.store.pool import Connection, Pool, connection, transaction
 from soundhash_server.store.recordings import name_source, store_recording
@@ -65,11 +62,6 @@ WORKER_LOST = Failure(
 )
 
 _DONE = JobProgress(step=JobStep.DONE, fraction=1.0)
-AFRESH = """state = 'QUEUED', attempt = 0, result = NULL, progress = '{}', lease_token = NULL,
-    lease_expires = NULL, next_attempt_time = NULL, start_time = NULL, finish_time = NULL,
-    queue_time = clock_timestamp(), update_time = clock_timestamp()"""
-_CANCELLED = """state = 'CANCELLED', lease_token = NULL, lease_expires = NULL, result = NULL,
-    next_attempt_time = NULL, finish_time = clock_timestamp(), update_time = clock_timestamp()"""
 _LOST = """state = 'FAILED', failure = $1, lease_token = NULL, lease_expires = NULL,
     finish_time = clock_timestamp(), update_time = clock_timestamp()"""
 _CANCEL_TRIES = 20
@@ -118,7 +110,7 @@ class Jobs:
         item = NewJob(kind, dedupe_key, parameters, parent_id, channel_id, source_host)
         for _ in range(_SUBMIT_TRIES):
             async with transaction(self._pool) as held:
-                (made,) = await _insert(held, [item], max_attempts, request_id)
+                (made,) = await insert(held, [item], max_attempts, request_id)
                 if made is not None:
                     return made, True
                 existing = await held.fetchrow(
@@ -129,7 +121,7 @@ class Jobs:
                     request_id or None,
                 )
                 if existing is not None:
-                    return await _again(held, to_job(existing), item, max_attempts, params_digest)
+                    return await again(held, to_job(existing), item, max_attempts, params_digest)
             # A clip was deleted, and its job with it, at this moment.
         raise RuntimeError("a job that is in the way is gone again and again")
 
@@ -150,7 +142,7 @@ class Jobs:
         self, items: Sequence[NewJob], max_attempts: int, params_digest: str
     ) -> list[Job]:
         async with transaction(self._pool) as held:
-            jobs = await _insert(held, items, max_attempts)
+            jobs = await insert(held, items, max_attempts)
             keys = [item.dedupe_key for item, job in zip(items, jobs, strict=True) if job is None]
             rows = await held.fetch(
                 f"SELECT dedupe_key, {JOB_COLUMNS} FROM processing_jobs"  # noqa: S608
@@ -165,7 +157,7 @@ class Jobs:
             for item, made in zip(items, jobs, strict=True):
                 job = made or existing[item.dedupe_key]
                 if made is None:
-                    job, _ = await _again(held, job, item, max_attempts, params_digest)
+                    job, _ = await again(held, job, item, max_attempts, params_digest)
                     existing[item.dedupe_key] = job
                 found.append(job)
             # After the jobs, as everywhere. It cannot be cancelled unseen from here to the end.
@@ -198,9 +190,9 @@ class Jobs:
         for _ in range(_CANCEL_TRIES):
             try:
                 async with transaction(self._pool) as held:
-                    await _cancel(held, job_id)
+                    await cancel(held, job_id)
                 break
-            except _StartedMore:
+            except StartedMoreError:
                 continue
         return await self.get(job_id)
 
@@ -469,130 +461,6 @@ class Jobs:
         return row is not None
 
 
-async def _insert(
-    held: Connection, items: Sequence[NewJob], max_attempts: int, request_id: str = ""
-) -> list[Job | None]:
-    """Inserts jobs whose source has none yet; None for the others."""
-    # In the order of their keys, so that two who insert the same ones do not wait for each
-    # other; created in the order given, for that is the order of their turns.
-    rows = await held.fetch(
-        "INSERT INTO processing_jobs (kind, dedupe_key, parameters, max_attempts,"  # noqa: S608
-        " parent_id, channel_id, source_host, request_id, create_time)"
-        " SELECT i.kind, i.key, i.parameters, $8, i.parent_id, i.channel_id, i.host, $7,"
-        " statement_timestamp() + i.n * interval '1 microsecond'"
-        " FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::uuid[], $5::uuid[], $6::text[])"
-        " WITH ORDINALITY AS i (kind, key, parameters, parent_id, channel_id, host, n)"
-        " ORDER BY i.key, i.n ON CONFLICT DO NOTHING"
-        f" RETURNING dedupe_key, {JOB_COLUMNS}",
-        [item.kind.value for item in items],
-        [item.dedupe_key for item in items],
-        [parameters_json(item.parameters) for item in items],
-        [item.parent_id for item in items],
-        [item.channel_id for item in items],
-        [item.source_host for item in items],
-        request_id or None,
-        max_attempts,
-    )
-    made = {row["dedupe_key"]: to_job(row) for row in rows}
-    return [made.get(item.dedupe_key) for item in items]
-
-
-async def _again(
-    held: Connection, job: Job, item: NewJob, max_attempts: int, params_digest: str
-) -> tuple[Job, bool]:
-    """What becomes of a job that is locked and was submitted again; see `Jobs.submit`."""
-    if await _stale(held, job, params_digest):
-        row = await held.fetchrow(
-            f"UPDATE processing_jobs SET {AFRESH}, parameters = $2, max_attempts = $3,"  # noqa: S608
-            " parent_id = coalesce($4, parent_id), channel_id = coalesce($5, channel_id),"
-            " source_host = $6"
-            f" WHERE id = $1 RETURNING {JOB_COLUMNS}",
-            job.id,
-            parameters_json(item.parameters),
-            max_attempts,
-            item.parent_id,
-            item.channel_id,
-            item.source_host,
-        )
-        return _present(row), True
-    if (changed := _with_other_options(job, item.parameters)) is not None:
-        row = await held.fetchrow(
-            "UPDATE processing_jobs SET state = 'QUEUED', next_attempt_time = NULL,"  # noqa: S608
-            " parameters = $2, queue_time = clock_timestamp(), update_time = clock_timestamp()"
-            f" WHERE id = $1 RETURNING {JOB_COLUMNS}",
-            job.id,
-            parameters_json(changed),
-        )
-        job = _present(row)
-    lacks_parent = job.parent_id is None and item.parent_id not in (None, job.id)
-    if lacks_parent and not job.state.finished:
-        row = await held.fetchrow(
-            "UPDATE processing_jobs SET parent_id = $2, channel_id = coalesce(channel_id, $3)"  # noqa: S608
-            f" WHERE id = $1 RETURNING {JOB_COLUMNS}",
-            job.id,
-            item.parent_id,
-            item.channel_id,
-        )
-        job = _present(row)
-    return job, job.state is JobState.QUEUED
-
-
-def _with_other_options(job: Job, wanted: JobParameters) -> IngestParameters | None:
-    """What a job has to do that waits, without the options of fetching that it is now wanted
-    with (cookies, say, that it failed without); None when nothing is to change."""
-    if (
-        job.state in (JobState.QUEUED, JobState.RETRYING)
-        and isinstance(job.parameters, IngestParameters)
-        and isinstance(wanted, IngestParameters)
-        and wanted.options not in (FetchOptions(), job.parameters.options)
-    ):
-        return dataclasses.replace(job.parameters, options=wanted.options)
-    return None
-
-
-class _StartedMore(Exception):  # noqa: N818 - a condition, not a mistake
-    """While a job was being cancelled it has started others."""
-
-
-async def _cancel(held: Connection, job_id: UUID) -> None:
-    """Cancels an unfinished job and its own; raises _StartedMore when some came meanwhile."""
-    state = await held.fetchval("SELECT state FROM processing_jobs WHERE id = $1", job_id)
-    if state is None or JobState(state).finished:
-        return
-    # Its own first: whoever ends one of them locks this job after it.
-    await held.execute(
-        f"WITH own AS (SELECT id FROM processing_jobs WHERE parent_id = $1"  # noqa: S608
-        f" AND state IN {UNFINISHED} ORDER BY id FOR UPDATE)"
-        f" UPDATE processing_jobs SET {_CANCELLED} WHERE id IN (SELECT id FROM own)",
-        job_id,
-    )
-    row = await held.fetchrow(
-        f"UPDATE processing_jobs SET {_CANCELLED}"  # noqa: S608
-        f" WHERE id = $1 AND state IN {UNFINISHED} RETURNING parent_id",
-        job_id,
-    )
-    if row is None or await held.fetchval(
-        f"SELECT EXISTS (SELECT FROM processing_jobs WHERE parent_id = $1"  # noqa: S608
-        f" AND state IN {UNFINISHED})",
-        job_id,
-    ):
-        raise _StartedMore
-    await settle(held, row["parent_id"])
-
-
-async def _stale(held: Connection, job: Job, params_digest: str) -> bool:
-    """Whether a submitted job's outcome is not what the caller wants, so it has to run again."""
-    if job.state in (JobState.FAILED, JobState.CANCELLED):
-        return True
-    if not isinstance(job.result, IngestResult):
-        # A channel or a folder is looked through again whenever that is asked for.
-        return job.state.finished
-    digest = await held.fetchval(
-        "SELECT params_digest FROM videos WHERE id = $1", job.result.video_id
-    )
-    return bool(digest != params_digest)
-
-
 async def _locked(held: Connection, token: UUID) -> UUID:
     job_id: UUID | None = await held.fetchval(
         "SELECT id FROM processing_jobs WHERE state = 'RUNNING' AND lease_token = $1 FOR UPDATE",
@@ -615,9 +483,3 @@ async def _succeed(held: Connection, job_id: UUID, result: JobResult, audio_s: f
         progress_json(progress),
     )
     await settle(held, parent_id)
-
-
-def _present(row: asyncpg.Record | None) -> Job:
-    if row is None:
-        raise RuntimeError("an UPDATE of a locked row gave no row")
-    return to_job(row)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from soundhash import _types as t
-from soundhash._convert import _failure, _members, _time, fetch_options, seconds
+from soundhash._convert.jobs import fetch_options, job_failure
+from soundhash._convert.values import members, seconds, time_of
 from soundhash.v1 import monitors_pb2
 
 # Numbers that are missing here are what a newer server has invented: UNKNOWN.
-_STATES = _members(t.MonitorState, list(monitors_pb2.MonitorState.items()), "MONITOR_STATE_")
-_ALERTS = _members(t.AlertKind, list(monitors_pb2.AlertKind.items()), "ALERT_KIND_")
+_STATES = members(t.MonitorState, list(monitors_pb2.MonitorState.items()), "MONITOR_STATE_")
+_ALERTS = members(t.AlertKind, list(monitors_pb2.AlertKind.items()), "ALERT_KIND_")
 
 
 def monitor_state_number(state: str) -> monitors_pb2.MonitorState.ValueType:
@@ -28,12 +29,12 @@ def monitor(m: monitors_pb2.Monitor) -> t.Monitor:
         url=m.url,
         config=_config(m.config),
         state=_STATES.get(m.state, t.MonitorState.UNKNOWN),
-        state_time=_time(m, "state_time"),
-        failure=_failure(m.failure) if m.HasField("failure") else None,
-        retry_time=_time(m, "retry_time"),
+        state_time=time_of(m, "state_time"),
+        failure=job_failure(m.failure) if m.HasField("failure") else None,
+        retry_time=time_of(m, "retry_time"),
         stats=_stats(m.stats),
         current=detection(m.current) if m.HasField("current") else None,
-        create_time=_time(m, "create_time"),
+        create_time=time_of(m, "create_time"),
     )
 
 
@@ -58,7 +59,7 @@ def _stats(m: monitors_pb2.MonitorStats) -> t.MonitorStats:
         connections=m.connections,
         failed_attempts=m.failed_attempts,
         level_db=m.level_db,
-        audio_time=_time(m, "audio_time"),
+        audio_time=time_of(m, "audio_time"),
         kept_air_s=seconds(m.kept_air),
         source_title=m.source_title,
     )
@@ -73,8 +74,8 @@ def detection(m: monitors_pb2.Detection) -> t.Detection:
         title=m.title,
         source_url=m.source_url,
         external_id=m.external_id,
-        start_time=_time(m, "start_time"),
-        end_time=_time(m, "end_time"),
+        start_time=time_of(m, "start_time"),
+        end_time=time_of(m, "end_time"),
         ongoing=m.ongoing,
         video_start_s=seconds(m.video_start),
         video_end_s=seconds(m.video_end),
@@ -91,8 +92,8 @@ def monitor_alert(m: monitors_pb2.MonitorAlert) -> t.MonitorAlert:
         monitor_id=m.monitor_id,
         monitor_name=m.monitor_name,
         kind=_ALERTS.get(m.kind, t.AlertKind.UNKNOWN),
-        start_time=_time(m, "start_time"),
-        end_time=_time(m, "end_time"),
+        start_time=time_of(m, "start_time"),
+        end_time=time_of(m, "end_time"),
         message=m.message,
     )
 
@@ -105,5 +106,5 @@ def monitor_event(m: monitors_pb2.WatchDetectionsResponse) -> t.MonitorEvent | N
     return t.MonitorEvent(
         detection=detection(m.detection) if kind == "detection" else None,
         alert=monitor_alert(m.alert) if kind == "alert" else None,
-        update_time=_time(m, "update_time"),
+        update_time=time_of(m, "update_time"),
     )
