@@ -58,7 +58,7 @@ class SoundCards:
         class Stream(RawInputStream):
             cards_ = cards
 
-        made.RawInputStream = Stream  # type: ignore[attr-defined]
+        setattr(made, RawInputStream.__name__, Stream)
         return made
 
     def query_devices(self, device: Any = None, kind: Any = None) -> Any:

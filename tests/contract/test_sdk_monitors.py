@@ -130,7 +130,7 @@ async def test_a_monitor_arrives(call: Caller, scripted: ScriptedServer) -> None
     assert (found.config.loss_after_s, found.stats.heard_s) == (60.0, 3600.0)
     assert (found.stats.level_db, found.stats.audio_time) == (-20.5, None)
     assert (found.current.coverage, found.current.start_time) == (0.5, None)
-    scripted.on("GetMonitor", answer(monitors_pb2.Monitor(state=99)))  # type: ignore[arg-type]
+    scripted.on("GetMonitor", answer(monitors_pb2.Monitor.FromString(b"\x20\x63")))
     assert (await call("get_monitor", ID)).state is soundhash.MonitorState.UNKNOWN
     with pytest.raises(ValueError, match="'ASLEEP' is not one of WAITING"):
         await call("monitors", states=["ASLEEP"])

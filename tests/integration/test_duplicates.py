@@ -10,6 +10,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,8 +151,8 @@ async def test_pages_and_choices(place: Running, videos: dict[str, catalog_pb2.V
             break
     assert len({(pair.first.id, pair.second.id) for pair in pairs}) == len(pairs) == 9
 
-    async def chosen(**wanted: object) -> list[catalog_pb2.DuplicatePair]:
-        request = catalog_pb2.ListDuplicatesRequest(**wanted)  # type: ignore[arg-type]
+    async def chosen(**wanted: Any) -> list[catalog_pb2.DuplicatePair]:
+        request = catalog_pb2.ListDuplicatesRequest(**wanted)
         return list((await place.catalog.ListDuplicates(request)).pairs)
 
     assert len(await chosen(video_id=videos["second"].id)) == 2

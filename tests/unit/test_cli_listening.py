@@ -63,7 +63,7 @@ def screen(view: LiveView) -> list[str]:
 
 def test_a_view_follows_the_stream(terminal: Callable[[int, int], io.StringIO]) -> None:
     written = terminal(80, 24)
-    view = LiveView(Source(), timeline=False)  # type: ignore[arg-type]
+    view = LiveView(Source(), timeline=False)
     with view:
         view.show(OPENED)
         view.show(Heard(2.0, -24.0, -6.0))
@@ -103,7 +103,7 @@ def test_a_view_follows_the_stream(terminal: Callable[[int, int], io.StringIO]) 
 
 def test_a_view_with_the_timeline_in_it(terminal: Callable[[int, int], io.StringIO]) -> None:
     written = terminal(90, 24)
-    view = LiveView(Source(), timeline=True)  # type: ignore[arg-type]
+    view = LiveView(Source(), timeline=True)
     with view:
         view.show(Heard(60.0, -20.0, -6.0))
         for event in (final(5, 30), Gap(60, 0, 5), final(28, 50, "b")):
@@ -126,7 +126,7 @@ def test_a_narrow_terminal(
     terminal: Callable[[int, int], io.StringIO], columns: int, lines: int
 ) -> None:
     written = terminal(columns, lines)
-    view = LiveView(Source(), timeline=True)  # type: ignore[arg-type]
+    view = LiveView(Source(), timeline=True)
     with view:
         view.show(Heard(4000.0, -20.0, -6.0, (StreamWarning.SILENCE,)))
         for event in (final(5, 30), Gap(60, 0, 5), final(30, 50, "b" * 60)):

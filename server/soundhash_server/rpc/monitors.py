@@ -161,8 +161,10 @@ def monitor_message(monitor: Monitor) -> monitors_pb2.Monitor:
 def _config_from(message: monitors_pb2.MonitorConfig) -> MonitorConfig:
     """What is not set has its default."""
 
+    given = {field.name: value for field, value in message.ListFields()}
+
     def length_s(field: str, default: float) -> float:
-        return seconds(getattr(message, field)) if message.HasField(field) else default  # type: ignore[arg-type]
+        return seconds(given[field]) if field in given else default
 
     return MonitorConfig(
         name=message.name,
@@ -256,10 +258,11 @@ def _moment(
     field: Literal["since", "until"],
 ) -> datetime | None:
     """A time of a request; None when it is not set. Raises PlatformError INVALID_REQUEST."""
-    if not request.HasField(field):  # type: ignore[arg-type]
+    given = {known.name: value for known, value in request.ListFields()}
+    if field not in given:
         return None
     try:
-        moment: datetime = getattr(request, field).ToDatetime(UTC)
+        moment: datetime = given[field].ToDatetime(UTC)
     except (ValueError, OverflowError):
         raise invalid_request({field: "must be a time of the years 1 to 9999"}) from None
     return moment

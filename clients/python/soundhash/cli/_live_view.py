@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         StreamOpened,
     )
     from soundhash._timeline import TimelineEntry
-    from soundhash.cli._audio_in import AudioIn
 
 _REFRESHES_PER_S = 8
 _METER_CELLS = 12
@@ -36,10 +35,22 @@ _COLOURS = ("green", "cyan", "magenta", "blue", "yellow")
 _MATCHED, _OTHER, _PERHAPS, _GAP, _OPEN = "█", "▓", "▒", "─", "·"
 
 
+class Playing(Protocol):
+    """What a view says of the audio that is sent; see `AudioIn`."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+
+    @property
+    def done(self) -> float | None:
+        """How much of it has been read, 0 to 1; None where its size is not known."""
+
+
 class LiveView(Lines):
     """The level, what plays now, and a strip of the whole stream."""
 
-    def __init__(self, source: AudioIn, *, timeline: bool) -> None:
+    def __init__(self, source: Playing, *, timeline: bool) -> None:
         super().__init__(timeline=timeline)
         self._source = source
         self._level: Heard | None = None
