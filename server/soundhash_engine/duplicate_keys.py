@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from soundhash_engine.jit import kernel
 from soundhash_engine.params import PARAMS, Params
-from soundhash_engine.triples import strongest_targets
+from soundhash_engine.triples import stored_targets
 from soundhash_engine.types import Landmarks
 
 
@@ -117,24 +117,8 @@ def change_keys(
     Two equal keys whose scales differ by d play at tempo ``SCALE_STEP ** d``, or, of PITCH, d bins
     apart. About 14 keys a second.
     """
-    search = params.search
-    keep = landmarks.rank < search.triple_rank_limit
-    time = landmarks.time[keep]
-    bins = landmarks.bin[keep]
+    time, bins, targets, counts = stored_targets(landmarks, n_targets, params)
     n = len(time)
-    targets = np.empty((n, n_targets), np.int32)
-    counts = np.empty(n, np.int32)
-    strongest_targets(
-        time,
-        bins,
-        landmarks.strength[keep],
-        2.0 * search.triple_min_dt_frames,
-        2.0 * search.triple_max_dt_frames,
-        4 * search.triple_max_df_bins,
-        n_targets,
-        targets,
-        counts,
-    )
     keys = np.empty(n, np.uint64)
     frames = np.empty(n, np.int32)
     scales = np.empty(n, np.uint8)

@@ -132,20 +132,17 @@ def reference_kernel(
     return out
 
 
-def reference_triples(
-    landmarks: Landmarks, params: Params = PARAMS
-) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    """Hashes (uint64) and anchor times (half frames) of a recording's triples, in order of time.
-
-    Only landmarks of rank below ``triple_rank_limit`` take part: about 41 triples a second.
-    """
+def stored_targets(
+    landmarks: Landmarks, n_targets: int, params: Params
+) -> tuple[NDArray[np.int32], NDArray[np.int16], NDArray[np.int32], NDArray[np.int32]]:
+    """Of a recording's landmarks of rank below ``triple_rank_limit``: times, bins, the rows of the
+    up to ``n_targets`` strongest targets of each ((n, n_targets)), and how many it has."""
     search = params.search
     keep = landmarks.rank < search.triple_rank_limit
     time = landmarks.time[keep]
     bins = landmarks.bin[keep]
-    n, n_targets = len(time), search.triple_targets
-    targets = np.empty((n, n_targets), np.int32)
-    counts = np.empty(n, np.int32)
+    targets = np.empty((len(time), n_targets), np.int32)
+    counts = np.empty(len(time), np.int32)
     strongest_targets(
         time,
         bins,
@@ -157,6 +154,19 @@ def reference_triples(
         targets,
         counts,
     )
+    return time, bins, targets, counts
+
+
+def reference_triples(
+    landmarks: Landmarks, params: Params = PARAMS
+) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """Hashes (uint64) and anchor times (half frames) of a recording's triples, in order of time.
+
+    Only landmarks of rank below ``triple_rank_limit`` take part: about 41 triples a second.
+    """
+    n_targets = params.search.triple_targets
+    time, bins, targets, counts = stored_targets(landmarks, n_targets, params)
+    n = len(time)
     most = n * n_targets * (n_targets - 1) // 2
     hashes = np.empty(most, np.uint64)
     anchors = np.empty(most, np.int32)
@@ -165,8 +175,8 @@ def reference_triples(
         bins,
         targets,
         counts,
-        round(8 * search.triple_bin_cell_bins),
-        round(4 * search.triple_time_cell_frames),
+        round(8 * params.search.triple_bin_cell_bins),
+        round(4 * params.search.triple_time_cell_frames),
         hashes,
         anchors,
     )

@@ -7,22 +7,18 @@ in some milliseconds.
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+from soundhash_server.fetching.decoders import crash_of, end_process
 from soundhash_server.fetching.failures import JobError
 from soundhash_workers.forks import CONTEXT, PROCESSES
 
 STALL_S = 120.0
 _POLL_S = 0.1
-_EXIT_S = 5.0
-_SERVER_GONE = 255
-"""multiprocessing's exit status of a child whose fork server has vanished, and it with that."""
 
 
 class ChildCancelled(Exception):  # noqa: N818 - no error
@@ -53,9 +49,9 @@ def converse(
                 process.start()
             yield from _receive(ours, cancel, stall_s)
         except EOFError:
-            raise _crash(process) from None
+            raise crash_of(process) from None
         finally:
-            _end(process)
+            end_process(process)
 
 
 def _receive(answers: Connection, cancel: threading.Event, stall_s: float) -> Iterator[Any]:
@@ -69,27 +65,3 @@ def _receive(answers: Connection, cancel: threading.Event, stall_s: float) -> It
             continue
         heard_s = time.monotonic()
         yield answers.recv()
-
-
-def _crash(process: ForkServerProcess) -> JobError:
-    status: int | None = _SERVER_GONE
-    with PROCESSES:
-        if process.pid is not None:
-            process.join(_EXIT_S)
-            status = process.exitcode
-    if status in (-signal.SIGKILL, _SERVER_GONE):
-        # What the kernel does when memory runs out; nobody else kills it here.
-        return JobError("OUT_OF_MEMORY", "The decoder was killed.")
-    return JobError("DECODE_CRASHED", f"The decoder crashed (status {status}).")
-
-
-def _end(process: ForkServerProcess) -> None:
-    with PROCESSES:
-        if process.pid is None:
-            return
-        process.join(0)
-        if process.exitcode is None:
-            process.kill()
-            process.join(_EXIT_S)
-        if process.exitcode is not None:
-            process.close()

@@ -9,22 +9,18 @@ needs no more memory than the pipe. The process guards its own network, as the o
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import yt_dlp
 from yt_dlp.utils import PagedList, YoutubeDLError, unsmuggle_url
 
-from soundhash_server.fetching.process import die_with_parent
 from soundhash_server.fetching.ytdlp_base import (
+    Answer,
     Log,
     StopError,
     base_options,
-    failure,
-    guard,
-    wait_of,
+    serve,
 )
 
 _MAX_DEPTH = 3
@@ -35,25 +31,10 @@ _MAX_URL_CHARS = 2048
 
 
 def main() -> None:
-    request = json.loads(sys.stdin.readline())
-    die_with_parent(request["parent_pid"])
-    # Whatever a library prints must not mix with the answers.
-    answers, sys.stdout = sys.stdout, sys.stderr
-
-    def answer(event: str, **fields: object) -> None:
-        print(json.dumps({"event": event, **fields}), file=answers, flush=True)
-
-    log = Log()
-    try:
-        guard(request)
-        _list(request, log, answer)
-        answer("done")
-    except (StopError, YoutubeDLError, OSError) as error:
-        reason, message = failure(error, request, log)
-        answer("failed", reason=reason, message=message, retry_after_s=wait_of(error))
+    serve(_list)
 
 
-def _list(request: dict[str, Any], log: Log, answer: Any) -> None:
+def _list(request: dict[str, Any], log: Log, answer: Answer) -> dict[str, object]:
     options = base_options(request, log)
     # YouTube's lists only say "3 weeks ago": better than nothing.
     arguments = {**options.get("extractor_args", {}), "youtubetab": {"approximate_date": [""]}}
@@ -65,6 +46,7 @@ def _list(request: dict[str, Any], log: Log, answer: Any) -> None:
         for number, entry in enumerate(_entries(downloader, found, _MAX_DEPTH)):
             if number >= skip:
                 answer("entry", **entry)
+    return {}
 
 
 def _first(downloader: Any, url: str) -> dict[str, Any]:

@@ -8,20 +8,24 @@ user_agent, cache_dir and max_bytes_per_s: see `ytdlp.base_request`.
 from __future__ import annotations
 
 import io
+import json
 import re
 import socket
+import sys
+from collections.abc import Callable, Mapping
 from http.cookiejar import LoadError
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from yt_dlp.cookies import YoutubeDLCookieJar, extract_cookies_from_browser
 from yt_dlp.networking.common import _REQUEST_HANDLERS
 from yt_dlp.networking.exceptions import HTTPError, ProxyError
 from yt_dlp.socks import sockssocket
-from yt_dlp.utils import GeoRestrictedError, UnsupportedError, UserNotLive
+from yt_dlp.utils import GeoRestrictedError, UnsupportedError, UserNotLive, YoutubeDLError
 
 from soundhash_server.fetching import guard as _guard
 from soundhash_server.fetching.messages import one_line, reason_of, reason_of_status
+from soundhash_server.fetching.process import die_with_parent
 from soundhash_server.fetching.retry_after import retry_after_s
 
 _SOCKET_TIMEOUT_S = 30
@@ -63,6 +67,36 @@ class Log:
 
     def progress_bar(self) -> None:
         """None: no bar, while a browser's cookies are read."""
+
+
+class Answer(Protocol):
+    """Sends an event with its fields to whoever asked."""
+
+    def __call__(self, event: str, **fields: object) -> None: ...
+
+
+def serve(
+    work: Callable[[dict[str, Any], Log, Answer], Mapping[str, object]],
+    told: Callable[[str, str], tuple[str, str]] = lambda reason, message: (reason, message),
+) -> None:
+    """What a child does: reads its request, guards its network, works, and answers ``done`` with
+    what the work gives, or ``failed``. told: reason and message as the child's caller wants them.
+    """
+    request = json.loads(sys.stdin.readline())
+    die_with_parent(request["parent_pid"])
+    # Whatever a library prints must not mix with the answers.
+    answers, sys.stdout = sys.stdout, sys.stderr
+
+    def answer(event: str, **fields: object) -> None:
+        print(json.dumps({"event": event, **fields}), file=answers, flush=True)
+
+    log = Log()
+    try:
+        guard(request)
+        answer("done", **work(request, log, answer))
+    except (StopError, YoutubeDLError, OSError) as error:
+        reason, message = told(*failure(error, request, log))
+        answer("failed", reason=reason, message=message, retry_after_s=wait_of(error))
 
 
 def guard(request: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ waits for a line "go". The process can be killed at any time, and it guards its 
 from __future__ import annotations
 
 import calendar
-import json
 import shutil
 import sys
 import time
@@ -16,16 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import yt_dlp
-from yt_dlp.utils import YoutubeDLError
 
-from soundhash_server.fetching.process import die_with_parent
 from soundhash_server.fetching.ytdlp_base import (
+    Answer,
     Log,
     StopError,
     base_options,
     failure,
     guard,
-    wait_of,
+    serve,
 )
 
 __all__ = ["base_options", "failure", "guard"]
@@ -39,21 +37,7 @@ _KNOWN_BY_DISPLAY_ID = frozenset({"twitchclips"})
 
 
 def main() -> None:
-    request = json.loads(sys.stdin.readline())
-    die_with_parent(request["parent_pid"])
-    # Whatever a library prints must not mix with the answers.
-    answers, sys.stdout = sys.stdout, sys.stderr
-
-    def answer(event: str, **fields: object) -> None:
-        print(json.dumps({"event": event, **fields}), file=answers, flush=True)
-
-    log = Log()
-    try:
-        guard(request)
-        answer("done", **fetch(request, log, answer))
-    except (StopError, YoutubeDLError, OSError) as error:
-        reason, message = failure(error, request, log)
-        answer("failed", reason=reason, message=message, retry_after_s=wait_of(error))
+    serve(fetch)
 
 
 def _options(request: dict[str, Any], log: Log) -> dict[str, Any]:
@@ -72,7 +56,7 @@ def _options(request: dict[str, Any], log: Log) -> dict[str, Any]:
     }
 
 
-def fetch(request: dict[str, Any], log: Log, answer: Any) -> dict[str, object]:
+def fetch(request: dict[str, Any], log: Log, answer: Answer) -> dict[str, object]:
     """Fetches what a request wants, and says what it is.
 
     Raises StopError, YoutubeDLError, OSError.

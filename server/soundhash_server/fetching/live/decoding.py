@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -17,15 +16,13 @@ from multiprocessing.context import ForkServerProcess
 import numpy as np
 
 from soundhash_engine.types import Pcm
+from soundhash_server.fetching.decoders import crash_of, end_process
 from soundhash_server.fetching.failures import REASONS, JobError
 from soundhash_server.forks import CONTEXT, PROCESSES
 
 _BUFFER_BYTES = 128 << 10
 _FRAME_BYTES = 64 << 10
 _MAX_ANSWER_BYTES = 1 << 20
-_EXIT_S = 5.0
-_SERVER_GONE = 255
-"""multiprocessing's exit status of a child whose fork server has vanished, and it with that."""
 _NO_SOUND = frozenset({"NOT_MEDIA", "TRUNCATED_MEDIA", "DECODE_FAILED", "MOOV_AT_END"})
 
 
@@ -84,7 +81,7 @@ class Decoder:
                 raise JobError("DECODE_CRASHED", "The decoder's answers are out of order.")
             body = await self._reader.readexactly(size)
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise await asyncio.to_thread(_crash, self._process) from None
+            raise await asyncio.to_thread(crash_of, self._process) from None
         match head[:1]:
             case b"A":
                 return np.frombuffer(body, np.float32)
@@ -115,7 +112,7 @@ async def decoding() -> AsyncIterator[Decoder]:
 async def _gone(starting: asyncio.Future[None], process: ForkServerProcess) -> None:
     # One that is still being started cannot be killed yet.
     await asyncio.wait([starting])
-    await asyncio.to_thread(_end, process)
+    await asyncio.to_thread(end_process, process)
 
 
 def _run(link: socket.socket) -> None:
@@ -128,30 +125,6 @@ def _run(link: socket.socket) -> None:
 def _start(process: ForkServerProcess, theirs: socket.socket) -> None:
     with theirs, PROCESSES:
         process.start()
-
-
-def _crash(process: ForkServerProcess) -> JobError:
-    status: int | None = _SERVER_GONE
-    with PROCESSES:
-        if process.pid is not None:
-            process.join(_EXIT_S)
-            status = process.exitcode
-    if status in (-signal.SIGKILL, _SERVER_GONE):
-        # What the kernel does when memory runs out; nobody else kills it here.
-        return JobError("OUT_OF_MEMORY", "The decoder was killed.")
-    return JobError("DECODE_CRASHED", f"The decoder crashed (status {status}).")
-
-
-def _end(process: ForkServerProcess) -> None:
-    with PROCESSES:
-        if process.pid is None:
-            return
-        process.join(0)
-        if process.exitcode is None:
-            process.kill()
-            process.join(_EXIT_S)
-        if process.exitcode is not None:
-            process.close()
 
 
 def _failure(answer: bytes) -> JobError:

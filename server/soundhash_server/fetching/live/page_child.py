@@ -6,21 +6,16 @@ Nothing is fetched but what it takes to find the stream.
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 import yt_dlp
-from yt_dlp.utils import YoutubeDLError
 
-from soundhash_server.fetching.process import die_with_parent
 from soundhash_server.fetching.ytdlp_base import (
+    Answer,
     Log,
     StopError,
     base_options,
-    failure,
-    guard,
-    wait_of,
+    serve,
 )
 from soundhash_server.fetching.ytdlp_child import only_entry
 
@@ -35,27 +30,17 @@ _OFF_THE_AIR = {
 
 
 def main() -> None:
-    request = json.loads(sys.stdin.readline())
-    die_with_parent(request["parent_pid"])
-    # Whatever a library prints must not mix with the answers.
-    answers, sys.stdout = sys.stdout, sys.stderr
-
-    def answer(event: str, **fields: object) -> None:
-        print(json.dumps({"event": event, **fields}), file=answers, flush=True)
-
-    log = Log()
-    try:
-        guard(request)
-        answer("done", **_resolve(request, log))
-    except (StopError, YoutubeDLError, OSError) as error:
-        reason, message = failure(error, request, log)
-        reason, message = _OFF_THE_AIR.get(reason, (reason, message))
-        if reason == "NO_AUDIO_STREAM":
-            message = "The page has no stream of a kind that can be listened to."
-        answer("failed", reason=reason, message=message, retry_after_s=wait_of(error))
+    serve(_resolve, _told)
 
 
-def _resolve(request: dict[str, Any], log: Log) -> dict[str, object]:
+def _told(reason: str, message: str) -> tuple[str, str]:
+    reason, message = _OFF_THE_AIR.get(reason, (reason, message))
+    if reason == "NO_AUDIO_STREAM":
+        message = "The page has no stream of a kind that can be listened to."
+    return reason, message
+
+
+def _resolve(request: dict[str, Any], log: Log, _: Answer) -> dict[str, object]:
     """The stream's address, and what it has to be asked with."""
     options = base_options(request, log) | {
         "format": _FORMAT,
